@@ -1,0 +1,1 @@
+//! Settings: layers, every key documented once.

@@ -1,0 +1,1 @@
+//! The Blender door. So far: reading what the old server and the add-on left behind (`import`).

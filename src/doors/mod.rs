@@ -1,0 +1,4 @@
+//! Doors: one folder per client protocol. No door knows another door.
+
+pub mod blender;
+pub mod native;

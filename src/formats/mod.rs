@@ -1,0 +1,1 @@
+//! File and wire formats that others defined, as pure functions over bytes: JSON patches and pickles.

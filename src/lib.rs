@@ -1,0 +1,15 @@
+//! Hotset: a daemon that holds a live collaborative session and keeps it. This is the map of its rooms.
+//!
+//! Imports point down only: `main, cli -> server -> doors, console -> live -> storage -> session -> formats`;
+//! `ops` may be used by all but the pure rooms (`session`, `formats`). `tests/tidy.rs` enforces it.
+
+pub mod cli;
+pub mod config;
+pub mod console;
+pub mod doors;
+pub mod formats;
+pub mod live;
+pub mod ops;
+pub mod server;
+pub mod session;
+pub mod storage;

@@ -1,0 +1,3 @@
+//! The `hotset` program: parse, configure, run, exit code.
+
+fn main() {}

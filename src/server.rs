@@ -1,0 +1,1 @@
+//! Composition: wires the rooms together, starts them, drains them.

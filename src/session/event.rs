@@ -1,0 +1,120 @@
+//! Events: commands that were accepted. What happened, in the order it happened, and nothing that can be refused.
+
+use super::{ChatId, ClientId, MemberName, NodeId, NodePatch, NodePut, Role, TaskId, TaskPatch, TaskPut, Timestamp};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// One accepted command: all its changes share its `seq`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its place in the session's log: dense, from 1, rising across restores.
+    pub seq: u64,
+    /// When the server accepted it.
+    pub at: Timestamp,
+    /// Who asked for it.
+    pub author: MemberName,
+    /// The edit's idempotency key, if a client asked for it.
+    pub op: Option<OpKey>,
+    /// What changed, in order.
+    pub changes: Vec<Change>,
+}
+
+/// Identifies one edit of one client program, also when it is sent again after a reconnect or a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpKey {
+    /// Which client program.
+    pub client: ClientId,
+    /// The number the client gave the edit: 1 to 2^53 - 1, rising.
+    pub op: u64,
+}
+
+/// One change of the state. Everything in it was checked when it was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// The node is now this (its lock stays).
+    NodePut(NodePut),
+    /// The node has these fields changed.
+    NodePatched {
+        /// Which node.
+        id: NodeId,
+        /// What changed.
+        patch: NodePatch,
+    },
+    /// These nodes are gone: the one asked for first, then those below it.
+    NodesRemoved {
+        /// Parents before children.
+        ids: Vec<NodeId>,
+    },
+    /// The node now belongs to `owner`.
+    NodeLocked {
+        /// Which node.
+        id: NodeId,
+        /// Whose it is now.
+        owner: MemberName,
+    },
+    /// These nodes now belong to everyone.
+    NodesUnlocked {
+        /// Which nodes.
+        ids: Vec<NodeId>,
+    },
+    /// The task is now this.
+    TaskPut(TaskPut),
+    /// The task has these fields changed.
+    TaskPatched {
+        /// Which task.
+        id: TaskId,
+        /// What changed.
+        patch: TaskPatch,
+    },
+    /// The task is gone.
+    TaskRemoved {
+        /// Which task.
+        id: TaskId,
+    },
+    /// Somebody said something. `draft.id` is always set.
+    ChatPosted(ChatDraft),
+    /// The author is online.
+    MemberJoined {
+        /// The client program.
+        client: ClientId,
+        /// What they may do.
+        role: Role,
+    },
+    /// The named member is offline. Their locks are released by a `NodesUnlocked` in the same event.
+    MemberLeft {
+        /// Who left.
+        name: MemberName,
+    },
+    /// The author's remembered metadata has this merged into it (RFC 7396).
+    MemberSet {
+        /// A JSON object.
+        metadata: Bytes,
+    },
+    /// An older or foreign state was put in place.
+    Restored {
+        /// What was restored, for people.
+        source: Arc<str>,
+    },
+}
+
+/// Something said in the chat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatDraft {
+    /// The message's identity; the session gives one (`m<seq>` or `m<seq>.<n>` in a batch) if the client does not.
+    pub id: Option<ChatId>,
+    /// What sort of message it is.
+    pub kind: ChatKind,
+    /// 1 byte to 16 KiB.
+    pub text: Arc<str>,
+}
+
+/// What sort of message it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChatKind {
+    /// Plain text.
+    Text,
+    /// An http or https address.
+    Link,
+    /// Program text, shown as it is.
+    Code,
+}

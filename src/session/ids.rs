@@ -1,0 +1,142 @@
+//! Names and identities: each is a type of its own, checked once where it enters.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a text cannot be an identity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// Nothing was given.
+    #[error("must not be empty")]
+    Empty,
+    /// More bytes than the kind of identity allows.
+    #[error("must be at most {max} bytes long")]
+    TooLong {
+        /// Most bytes allowed.
+        max: usize,
+    },
+    /// A character that this kind of identity does not allow.
+    #[error("must not contain {0:?}")]
+    Character(char),
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $max:expr, $allowed:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Most bytes of UTF-8 that it may have.
+            pub const MAX_BYTES: usize = $max;
+
+            /// Checks a text and takes it as an identity.
+            pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidId> {
+                let text = text.as_ref();
+                check(text, Self::MAX_BYTES, $allowed)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    };
+}
+
+fn check(text: &str, max: usize, allowed: fn(char) -> bool) -> Result<(), InvalidId> {
+    if text.is_empty() {
+        return Err(InvalidId::Empty);
+    }
+    if text.len() > max {
+        return Err(InvalidId::TooLong { max });
+    }
+    text.chars().find(|c| !allowed(*c)).map_or(Ok(()), |c| Err(InvalidId::Character(c)))
+}
+
+fn no_control(c: char) -> bool {
+    !c.is_control()
+}
+
+fn slug(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_'
+}
+
+text_id!(
+    /// Names a node in one session: 1 to 128 bytes without control characters, chosen by the client.
+    NodeId, 128, no_control
+);
+text_id!(
+    /// Names a task in one session: 1 to 128 bytes without control characters, chosen by the client.
+    TaskId, 128, no_control
+);
+text_id!(
+    /// Names a chat message in one session: 1 to 128 bytes without control characters.
+    ChatId, 128, no_control
+);
+text_id!(
+    /// What a member is called; unique among those online. 1 to 64 bytes without control characters.
+    MemberName, 64, no_control
+);
+text_id!(
+    /// Names a session: 1 to 64 of `a-z 0-9 - _`. It is also the session's folder name, so nothing else is allowed.
+    SessionName, 64, slug
+);
+
+impl MemberName {
+    /// The author of what the daemon itself does (start, restore, import).
+    pub fn daemon() -> Self {
+        Self("~hotset".into())
+    }
+}
+
+impl SessionName {
+    /// The session whose files lie in the data directory itself.
+    pub fn default_session() -> Self {
+        Self("default".into())
+    }
+
+    /// Whether this is the default session.
+    pub fn is_default(&self) -> bool {
+        self.as_str() == "default"
+    }
+}
+
+/// A client program across its reconnects: 128 random bits issued by the server. Secret to that client, because it
+/// is half of the idempotency key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u128);
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientId(…)")
+    }
+}
+
+/// Milliseconds since 1970-01-01 UTC. For display and ages only: order is by `seq`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+/// What a member may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Sees everything, chats, sets own metadata.
+    Viewer,
+    /// Edits nodes and tasks as well.
+    Member,
+    /// Edits what others have locked, releases their locks, and asks for restores.
+    Admin,
+}

@@ -1,0 +1,58 @@
+//! Limits: how much one session may hold. Every one has a documented default and a setting.
+
+/// How much one session may hold. Exceeding one is a `limit_exceeded` rejection (or quiet forgetting, where it says so).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Nodes in the scene.
+    pub nodes: u64,
+    /// Bytes of all payloads together.
+    pub payload_bytes_total: u64,
+    /// Bytes of one payload.
+    pub payload_bytes: u64,
+    /// Dependencies of one node.
+    pub dependencies: u64,
+    /// Nodes above a node.
+    pub depth: u64,
+    /// Nesting of one JSON payload.
+    pub json_depth: u64,
+    /// Operations in one batch.
+    pub batch_operations: u64,
+    /// Tasks.
+    pub tasks: u64,
+    /// Chat messages in the live state; the oldest are forgotten there and stay in the journal.
+    pub chat_messages: u64,
+    /// Bytes of chat text in the live state; likewise.
+    pub chat_bytes: u64,
+    /// Members online at once.
+    pub members_online: u64,
+    /// Members remembered; those longest offline are forgotten.
+    pub members_remembered: u64,
+    /// Bytes of one member's metadata.
+    pub metadata_bytes: u64,
+    /// Client programs whose applied operations are remembered; those longest silent are forgotten.
+    pub clients_remembered: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            nodes: 2_000_000,
+            payload_bytes_total: 8 << 30,
+            payload_bytes: 64 << 20,
+            dependencies: 4_096,
+            depth: 256,
+            json_depth: 64,
+            batch_operations: 4_096,
+            tasks: 100_000,
+            chat_messages: 10_000,
+            chat_bytes: 16 << 20,
+            members_online: 256,
+            members_remembered: 10_000,
+            metadata_bytes: 64 << 10,
+            clients_remembered: 4_096,
+        }
+    }
+}
+
+/// Operations remembered per client program for idempotency (`DESIGN.md` says 1,024; half of it may be unanswered).
+pub(super) const OPS_REMEMBERED: usize = 1_024;

@@ -1,0 +1,14 @@
+//! Storage: keeps framed bytes of sessions in a data directory, through kill, power loss and the operator's `cp`.
+//!
+//! It knows nothing of scenes: a [`Machine`] turns bytes into state, and [`Record`]s turn events into bytes. One
+//! journal serves all sessions of the directory; each session has its own snapshot and backups. `docs/file-format.md`
+//! describes every byte, `docs/durability-points.md` every sync and check that the promise rests on.
+
+pub mod codec;
+mod contract;
+pub mod vfs;
+
+pub use contract::{
+    BadContent, Branch, Durable, Machine, Record, RecordBody, ResumePoint, Run, SaveJob, SaveOutcome, SaveState, Saved,
+    Sections, Store, Summary, Trouble,
+};
