@@ -8,7 +8,7 @@ use super::session_task::{Origin, SessionTask};
 use super::subscriber::{Mode, Subscriber};
 use super::subscribers::Subscribers;
 use super::tail::{Tail, TailLimits};
-use crate::session::{Event, Limits, Session, SessionName};
+use crate::session::{Event, Limits, Session, SessionName, Totals};
 use crate::storage::{SaveOutcome, Saved, Store, Summary};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -98,13 +98,9 @@ impl Shared {
 }
 
 fn counts(state: &Session) -> Counts {
-    let summary = Summary {
-        users: state.members_online().count() as u64,
-        nodes: state.node_count(),
-        tasks: state.task_count(),
-        messages: state.chat_count(),
-    };
-    Counts { seq: state.seq(), summary, payload_bytes: state.payload_bytes() }
+    let totals = state.totals();
+    let Totals { online: users, nodes, tasks, messages, payload_bytes, .. } = totals;
+    Counts { seq: state.seq(), summary: Summary { users, nodes, tasks, messages }, payload_bytes }
 }
 
 /// What a session starts from.

@@ -78,7 +78,7 @@ impl SessionTask {
     ) -> Self {
         let now = clock::instant();
         let interval = settings.borrow().save_interval;
-        let awaited = origin.state.members_online().map(|member| (member.clone(), now + RETURN_GRACE)).collect();
+        let awaited = origin.state.online().map(|member| (member.name.clone(), now + RETURN_GRACE)).collect();
         if let Some(why) = &origin.sealed {
             shared.set_mode(Mode::ReadOnly(Arc::clone(why)));
         }
@@ -237,7 +237,7 @@ impl SessionTask {
     }
 
     fn is_online_as(&self, name: &MemberName, client: ClientId) -> bool {
-        self.state.member(name).is_some_and(|member| member.online && member.client == client)
+        self.state.member(name).and_then(|member| member.online).is_some_and(|online| online.client == client)
     }
 
     fn join_as_guest(

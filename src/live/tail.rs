@@ -3,7 +3,7 @@
 //! A connection has no queue of its own. It holds a cursor (the `seq` it has sent) and asks for what follows; what is
 //! handed out are the same bytes for everybody. The tail is bounded, so a slow reader costs nothing: it falls off.
 
-use crate::session::{Change, Event, PayloadChange};
+use crate::session::Event;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -75,25 +75,7 @@ impl Chunk {
 
 /// About how much memory an event holds on to, its encoded form included.
 pub(super) fn cost(event: &Event) -> usize {
-    let payloads = event.changes.iter().map(|change| match change {
-        Change::NodePut(put) => put.payload.len(),
-        Change::NodePatched { patch, .. } => match &patch.payload {
-            Some(PayloadChange::Replace(payload)) => payload.len(),
-            Some(PayloadChange::Merge(patch) | PayloadChange::Patch(patch)) => patch.len(),
-            None => 0,
-        },
-        Change::NodesRemoved { ids } | Change::NodesUnlocked { ids } => ids.len() * 64,
-        Change::ChatPosted(draft) => draft.text.len(),
-        Change::TaskPut(put) => put.description.len(),
-        Change::MemberSet { metadata } => metadata.len(),
-        Change::NodeLocked { .. }
-        | Change::TaskPatched { .. }
-        | Change::TaskRemoved { .. }
-        | Change::MemberJoined { .. }
-        | Change::MemberLeft { .. }
-        | Change::Restored { .. } => 0,
-    });
-    512 + 256 * event.changes.len() + 2 * payloads.sum::<usize>()
+    512 + 2 * event.size_hint()
 }
 
 /// What follows a cursor.
