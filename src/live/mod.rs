@@ -13,6 +13,8 @@ mod session_task;
 mod subscriber;
 mod subscribers;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 pub use directory::{Directory, OpenRefused};
 pub use handle::{Counts, LastSave, LiveSettings, Membership, SessionHandle, SessionOrigin, Shared};
