@@ -92,7 +92,7 @@ pub(super) fn upgrade(stream: &mut TcpStream, port: u16, path: &str, subprotocol
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: aG90c2V0IGlzIGJlbmNoZWQ=\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: aG90c2V0IGlzIHdhcm1lZA==\r\n\
          Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
     )?;
     let mut head = Vec::new();

@@ -7,9 +7,9 @@
 use futures_util::{SinkExt, StreamExt};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::broadcast;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -18,8 +18,8 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
 /// Bytes that each connection reads at once; also what an idle one costs.
 const READ_BUFFER_BYTES: usize = 4 << 10;
-/// Messages that may wait for one member; one that falls further behind is dropped from the room.
-const QUEUE_MESSAGES: usize = 4_096;
+/// Messages that a member may be behind; one that falls further behind is dropped.
+const ROOM_MESSAGES: usize = 1_024;
 
 /// Serves rooms on 127.0.0.1 until the process is ended. The path names the room; with `?echo` a member also gets its
 /// own messages.
@@ -41,37 +41,19 @@ pub(super) fn serve(port: u16) -> io::Result<()> {
 
 /// The rooms by path. A room stays when its last member has left.
 #[derive(Default)]
-struct Rooms(Mutex<BTreeMap<String, Arc<Room>>>);
+struct Rooms(Mutex<BTreeMap<String, Room>>);
 
-#[derive(Default)]
-struct Room(Mutex<Vec<Member>>);
+/// A message and who sent it.
+type Relayed = (u128, Message);
 
-struct Member {
-    id: u128,
-    echo: bool,
-    queue: mpsc::Sender<Message>,
-}
+/// Of the channels that tokio offers, this one was the cheapest here: one slot per message, not one per receiver.
+type Room = broadcast::Sender<Relayed>;
 
 impl Rooms {
-    fn room(&self, path: &str) -> Arc<Room> {
-        Arc::clone(locked(&self.0).entry(path.to_owned()).or_default())
+    fn room(&self, path: &str) -> Room {
+        let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.entry(path.to_owned()).or_insert_with(|| broadcast::channel(ROOM_MESSAGES).0).clone()
     }
-}
-
-impl Room {
-    fn relay(&self, from: u128, message: &Message) {
-        locked(&self.0).retain(|member| {
-            (member.id == from && !member.echo) || member.queue.try_send(message.clone()).is_ok()
-        });
-    }
-
-    fn leave(&self, id: u128) {
-        locked(&self.0).retain(|member| member.id != id);
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn serve_member(stream: TcpStream, rooms: &Rooms) -> Result<(), Error> {
@@ -85,12 +67,7 @@ async fn serve_member(stream: TcpStream, rooms: &Rooms) -> Result<(), Error> {
     let mut socket = accept_hdr_async_with_config(stream, accept, Some(config)).await?;
     let (path, echo) = address;
     let room = rooms.room(&path);
-    let id = crate::ops::random::u128();
-    let (queue, mut waiting) = mpsc::channel(QUEUE_MESSAGES);
-    locked(&room.0).push(Member { id, echo, queue });
-    let outcome = relay_messages(&mut socket, &room, id, &mut waiting).await;
-    room.leave(id);
-    outcome
+    relay_messages(&mut socket, &room, echo).await
 }
 
 /// Takes the subprotocol that the client offers, as the daemon does.
@@ -104,25 +81,29 @@ fn with_subprotocol(request: &Request, mut response: Response) -> Result<Respons
     Ok(response)
 }
 
-async fn relay_messages(
-    socket: &mut WebSocketStream<TcpStream>,
-    room: &Room,
-    id: u128,
-    waiting: &mut mpsc::Receiver<Message>,
-) -> Result<(), Error> {
+async fn relay_messages(socket: &mut WebSocketStream<TcpStream>, room: &Room, echo: bool) -> Result<(), Error> {
+    let me = crate::ops::random::u128();
+    let mut waiting = room.subscribe();
     loop {
         tokio::select! {
             received = socket.next() => match received {
-                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => room.relay(id, &message),
+                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                    room.send((me, message)).map_err(|_| Error::ConnectionClosed)?;
+                }
                 Some(Ok(Message::Close(_))) | None => return Ok(()),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Err(error)) => return Err(error),
             },
-            message = waiting.recv() => {
-                let Some(message) = message else { return Ok(()) };
-                socket.feed(message).await?;
-                while let Ok(message) = waiting.try_recv() {
-                    socket.feed(message).await?;
+            first = waiting.recv() => {
+                let mut next = first.ok();
+                if next.is_none() {
+                    return Ok(());
+                }
+                while let Some((from, message)) = next {
+                    if from != me || echo {
+                        socket.feed(message).await?;
+                    }
+                    next = waiting.try_recv().ok();
                 }
                 socket.flush().await?;
             }
