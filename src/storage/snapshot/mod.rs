@@ -62,6 +62,3 @@ impl SnapshotError {
 fn aligned(offset: u64) -> u64 {
     offset.div_ceil(BLOCK).saturating_mul(BLOCK)
 }
-
-#[cfg(test)]
-mod tests;
