@@ -1,1 +1,3 @@
 //! One task per session: commands in, events out; the directory of sessions and the connections that follow them.
+
+pub mod machine;
