@@ -248,14 +248,15 @@ fn is_comment(line: &str) -> bool {
 /// Calls `each` with every Rust file below `folder`, in order; a folder that does not exist has none.
 fn visit(folder: &Path, each: &mut impl FnMut(&str, &str)) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
     paths.sort();
     for path in paths {
         let is_output = path.file_name().is_some_and(|name| name == "target" || name == "node_modules");
         if path.is_dir() && !is_output {
             visit(&path, each);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            each(path.to_str().unwrap(), &fs::read_to_string(&path).unwrap());
+            let text = fs::read_to_string(&path).expect("a readable file");
+            each(path.to_str().expect("a path in UTF-8"), &text);
         }
     }
 }
