@@ -327,7 +327,7 @@ export class Replica {
     const chat = this.chat.map(({ id, kind, text, author, at }) => ({ id, kind, text, author, at }));
     const members = [];
     for (const { name, role, online, metadata } of sorted(this.members)) {
-      members.push({ name, role, online, metadata: await fingerprint(metadata) });
+      members.push({ name, role: online ? role : null, online, metadata: await fingerprint(metadata) });
     }
     return { seq: this.seq, nodes, tasks, chat, members };
   }

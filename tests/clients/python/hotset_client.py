@@ -324,7 +324,8 @@ class Replica:
         members = []
         for name in sorted(self.members):
             member = self.members[name]
-            entry = {"name": name, "role": member["role"], "online": member["online"]}
+            role = member["role"] if member["online"] else None
+            entry = {"name": name, "role": role, "online": member["online"]}
             members.append({**entry, "metadata": fingerprint(member["metadata"])})
         return {"seq": self.seq, "nodes": nodes, "tasks": tasks, "chat": chat, "members": members}
 
