@@ -393,6 +393,11 @@ class Client:
                     self.moved.notify_all()
         except websockets.ConnectionClosed:
             pass
+        except Exception as error:  # the server broke the protocol, or this client is wrong: everybody waiting must know
+            for _, future in self.pending.values():
+                if not future.done():
+                    future.set_exception(error)
+            raise
         finally:
             async with self.moved:
                 self.moved.notify_all()
