@@ -13,3 +13,10 @@ pub fn now_ms() -> i64 {
 pub fn instant() -> Instant {
     Instant::now()
 }
+
+/// CPU time that the calling thread has used so far.
+pub fn thread_cpu() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    std::time::Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
