@@ -97,7 +97,7 @@ pub enum Reason {
     /// A key without a value.
     #[error("a key has no value")]
     OddItems,
-    /// A number that a double cannot be, such as a negative length.
+    /// A negative length.
     #[error("the length is not valid")]
     BadLength,
     /// There is too much of something.
