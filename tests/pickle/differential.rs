@@ -1,7 +1,7 @@
 //! CPython's opinion: whatever the scanner lets pass must load in CPython, ask for nothing that is not listed, and
 //! come back equal from our reader and writer.
 
-use crate::mutants::{Chance, mutant};
+use crate::mutants::{Chance, mutant, program};
 use crate::{malicious, samples, unpacked};
 
 use bytes::Bytes;
@@ -85,6 +85,15 @@ fn datablocks() -> Vec<Vec<u8>> {
     chunks.map(|chunk| chunk.as_bytes().unwrap().to_vec()).collect()
 }
 
+/// Snapshots like the old server's, but of one node, and without memo entries that a change could leave dangling.
+fn small_snapshots() -> Vec<Vec<u8>> {
+    let graph = b"\x8c\x16replication.repository\x8c\x10GraphObjectStore\x93)\x81";
+    let node = b"\x8c\x13replication.objects\x8c\x04Node\x93)\x81\x94";
+    let state = b"N}(\x8c\x04data}\x8c\x04name\x8c\x01as\x8c\x0cdependencies]\x94\x8c\x01ba\x8c\x05ownerNu\x86b";
+    let file = [b"\x80\x04}\x8c\x05graph", &graph[..], b"}\x8c\x05store}\x8c\x01i", node, state, b"ssbs."].concat();
+    vec![file, [b"\x80\x04", &node[..], state, b"."].concat(), [b"\x80\x04", &graph[..], b"}b."].concat()]
+}
+
 /// Sends a pickle if a policy lets it pass. Plain data is read and written again, too.
 fn judge(judge: &mut Judge, policy: usize, pickle: &[u8]) -> bool {
     if scan(pickle, &POLICIES[policy]).is_err() {
@@ -155,20 +164,20 @@ fn no_mutant_that_passes_asks_cpython_for_an_unlisted_class() {
     let seed = std::env::var("HOTSET_SEED").map_or(0x5eed, |seed| seed.parse().expect("HOTSET_SEED is a number"));
     println!("{count} mutants, HOTSET_SEED={seed}");
 
-    let mut seeds = python_dumps();
-    seeds.extend(datablocks());
-    seeds.extend(samples::client_messages().into_iter().flatten().map(|chunk| chunk.to_vec()));
-    seeds.extend(samples::deltas());
-    seeds.push(crate::fixture("session_snapshot.pkl"));
-    seeds.retain(|seed| (1..=SEED_BYTES_MAX).contains(&seed.len()));
-    seeds.extend(malicious::corpus().into_iter().map(|(_, bytes)| bytes));
-    seeds.retain(|seed| !seed.is_empty());
+    let mut plain = python_dumps();
+    plain.extend(samples::client_messages().into_iter().flatten().map(|chunk| chunk.to_vec()));
+    let legacy = vec![crate::fixture("session_snapshot.pkl")];
+    let attacks = malicious::corpus().into_iter().map(|(_, bytes)| bytes).collect();
+    let mut groups = [plain, datablocks(), samples::deltas(), legacy, small_snapshots(), attacks];
+    for group in &mut groups {
+        group.retain(|seed| (1..=SEED_BYTES_MAX).contains(&seed.len()));
+    }
 
     let mut chance = Chance(seed);
     let mut python = Judge::start();
     let mut passed = [0_u64; POLICIES.len()];
     for _ in 0..count {
-        let mutant = mutant(&seeds, &mut chance);
+        let mutant = if chance.below(4) == 0 { program(&mut chance) } else { mutant(&groups, &mut chance) };
         for (policy, passed) in passed.iter_mut().enumerate() {
             // What passes without any class needs no second look with some.
             if (policy == 0 || scan(&mutant, &POLICIES[0]).is_err()) && judge(&mut python, policy, &mutant) {
@@ -177,7 +186,7 @@ fn no_mutant_that_passes_asks_cpython_for_an_unlisted_class() {
         }
     }
     println!("passed: {passed:?}");
-    assert!(passed.iter().all(|passed| *passed > count / 10_000), "{passed:?}");
+    assert!(passed.iter().all(|passed| *passed > count / 100), "{passed:?}");
     assert!(passed[0] > count / 20, "{passed:?}");
     python.verdict();
 }

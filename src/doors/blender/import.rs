@@ -185,9 +185,11 @@ impl Import {
         steps.extend(self.tasks.into_iter().map(|imported| {
             step(member(&imported.created_by), imported.created_at, vec![Operation::TaskPut(imported.task)])
         }));
-        steps.extend(self.chat.into_iter().map(|imported| {
-            step(member(&imported.author), imported.at, vec![Operation::ChatPost(imported.message)])
-        }));
+        steps.extend(
+            self.chat.into_iter().map(|imported| {
+                step(member(&imported.author), imported.at, vec![Operation::ChatPost(imported.message)])
+            }),
+        );
         steps
     }
 }

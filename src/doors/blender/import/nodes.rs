@@ -100,10 +100,7 @@ impl<'a> Nodes<'a> {
             return Err(fault(id, "there is another one with its id"));
         }
         if pickled.len() as u64 > self.limits.payload_bytes {
-            return Err(fault(
-                id,
-                format!("its data has {} bytes, over {}", pickled.len(), self.limits.payload_bytes),
-            ));
+            return Err(fault(id, format!("its data has {} bytes, over {}", pickled.len(), self.limits.payload_bytes)));
         }
         let put = NodePut {
             id: node,

@@ -30,7 +30,8 @@ pub(super) fn tasks_and_chat(
 ) -> Result<(Vec<ImportedTask>, Vec<ImportedChat>), ImportError> {
     let Some(users) = file.get("users") else { return Ok((Vec::new(), Vec::new())) };
     let users = users.as_dict().ok_or_else(|| structure("its users are not a dict"))?;
-    let mut merged = Merged { objects: objects_by_name(nodes), warnings, tasks: BTreeMap::new(), chat: BTreeMap::new() };
+    let mut merged =
+        Merged { objects: objects_by_name(nodes), warnings, tasks: BTreeMap::new(), chat: BTreeMap::new() };
     for (name, record) in users {
         let name = name.as_text().ok_or_else(|| structure("a user's name is not a text"))?;
         let Some(metadata) = record.get("metadata") else { continue };
