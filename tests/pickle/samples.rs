@@ -1,12 +1,12 @@
 //! What the importer makes of the real files.
 
-use crate::{fixture, unpacked};
+use crate::files::{client_messages, deltas, fixture, unpacked};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use hotset::doors::blender::import::{DATABLOCK_MEDIA_TYPE, Import, ImportError, Source, import_file};
 use hotset::formats::pickle::{Policy, Value, read, scan, write};
-use hotset::session::{ChatKind, Command, Limits, Operation, Payload, TaskStatus, Timestamp};
+use hotset::session::{ChatKind, Command, Limits, NodeId, Operation, Payload, TaskStatus, Timestamp};
 use std::io::Write as _;
 
 fn import(bytes: Vec<u8>) -> Result<Import, ImportError> {
@@ -47,10 +47,9 @@ fn kinds_and_names(import: &Import) -> Vec<String> {
 }
 
 fn data_of(payload: &Payload) -> Bytes {
-    match payload {
-        Payload::Bytes { media_type, data } if &**media_type == DATABLOCK_MEDIA_TYPE => data.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Payload::Bytes { media_type, data } = payload else { panic!("{payload:?}") };
+    assert_eq!(&**media_type, DATABLOCK_MEDIA_TYPE);
+    data.clone()
 }
 
 #[test]
@@ -148,9 +147,9 @@ fn an_import_becomes_batches_of_nodes_then_tasks_and_chat_by_their_authors() {
     let steps = import(fixture("blender_repository.db")).unwrap().into_steps(&limits);
     let sizes: Vec<usize> = steps
         .iter()
-        .map(|step| match &step.command {
-            Command::Edit { op: None, operations } => operations.len(),
-            other => panic!("{other:?}"),
+        .map(|step| {
+            let Command::Edit { op: None, operations } = &step.command else { panic!("{step:?}") };
+            operations.len()
         })
         .collect();
     assert_eq!(sizes, [10, 10, 4, 1, 1]);
@@ -246,7 +245,7 @@ fn tasks_and_chat_of_several_users_are_merged_by_id() {
 
     let tasks: Vec<_> = import.tasks.iter().map(|t| (t.task.id.as_str(), t.task.status)).collect();
     assert_eq!(tasks, [("2", TaskStatus::Todo), ("1", TaskStatus::Done), ("3", TaskStatus::InProgress)]);
-    assert!(import.tasks.iter().all(|t| t.task.node.as_ref().map(|id| id.as_str()) == Some("cube")));
+    assert!(import.tasks.iter().all(|t| t.task.node.as_ref().map(NodeId::as_str) == Some("cube")));
     assert_eq!(import.tasks[0].created_at, Some(Timestamp(3_500)));
     let chat: Vec<&str> = import.chat.iter().map(|m| &*m.message.text).collect();
     assert_eq!(chat, ["first", "second", "third"]);
@@ -298,28 +297,6 @@ fn every_pickle_of_a_real_client_passes_as_plain_data_but_the_commits() {
     assert!(plain > 150 && commits > 10, "{plain} {commits}");
 }
 
-/// The messages of a recorded client: each a count of chunks, then chunks with their lengths.
-pub(crate) fn client_messages() -> Vec<Vec<Bytes>> {
-    let mut rest = Bytes::from(unpacked("blender_4.5_client_messages.frames.gz"));
-    let number = |rest: &mut Bytes| {
-        let head = rest.split_to(4);
-        u32::from_be_bytes(head[..].try_into().unwrap()) as usize
-    };
-    let mut messages = Vec::new();
-    while !rest.is_empty() {
-        let count = number(&mut rest);
-        messages.push(
-            (0..count)
-                .map(|_| {
-                    let len = number(&mut rest);
-                    rest.split_to(len)
-                })
-                .collect(),
-        );
-    }
-    messages
-}
-
 #[test]
 fn every_recorded_delta_passes_the_delta_policy_and_no_other_classes_do() {
     let mut with_classes = 0;
@@ -332,23 +309,4 @@ fn every_recorded_delta_passes_the_delta_policy_and_no_other_classes_do() {
         read(&delta.into(), &Policy::COMMIT_DELTA).unwrap();
     }
     assert!(with_classes > 100, "{with_classes}");
-}
-
-/// The pickles of the recorded deltas of both deepdiff versions.
-pub(crate) fn deltas() -> Vec<Vec<u8>> {
-    let mut deltas = Vec::new();
-    for version in ["5.7.0", "8.1.1"] {
-        let text = unpacked(&format!("delta_cases_deepdiff_{version}.json.gz"));
-        let cases: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        find_deltas(&cases, &mut deltas);
-    }
-    assert!(deltas.len() > 900, "{}", deltas.len());
-    deltas
-}
-
-fn find_deltas(cases: &serde_json::Value, found: &mut Vec<Vec<u8>>) {
-    for case in cases.as_array().unwrap() {
-        let hex = case.get("delta_pickle").and_then(|delta| delta.as_str()).unwrap();
-        found.push((0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect());
-    }
 }

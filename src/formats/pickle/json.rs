@@ -38,13 +38,8 @@ fn object_json(object: &Object) -> Json {
 }
 
 fn key_text(key: &Value) -> String {
-    match key {
-        Value::Text(text) => text.to_string(),
-        other => match to_json(other) {
-            Json::String(text) => text,
-            json => json.to_string(),
-        },
-    }
+    let shown = to_json(key);
+    shown.as_str().map_or_else(|| shown.to_string(), str::to_owned)
 }
 
 fn not_finite(number: f64) -> &'static str {

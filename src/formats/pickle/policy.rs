@@ -83,8 +83,9 @@ impl Limits {
         expansion_bytes: 1 << 20,
     };
 
-    /// For a file that holds a whole session in one pickle, given by the operator: ten times as many parts.
-    pub const SESSION_FILE: Self = Self { opcodes: 100_000_000, memo: 10_000_000, ..Self::MESSAGE };
+    /// For a file that holds a whole session in one pickle, given by the operator: ten times as many parts, and room
+    /// for what lies around the nodes.
+    pub const SESSION_FILE: Self = Self { opcodes: 100_000_000, memo: 10_000_000, nesting: 72, ..Self::MESSAGE };
 }
 
 impl Policy {

@@ -17,9 +17,10 @@ pub fn read(bytes: &Bytes, policy: &Policy) -> Result<Value, Violation> {
     loop {
         let step = opcodes.next()?;
         // The scanner has seen the same instructions, so none of them can fail here.
-        if let Some(value) = builder.run(&step).ok_or_else(|| step.violation(Reason::StackUnderflow))? {
-            return Ok(value);
+        if let Op::Stop = step.op {
+            return builder.pop().ok_or_else(|| step.violation(Reason::StackUnderflow));
         }
+        builder.run(&step).ok_or_else(|| step.violation(Reason::StackUnderflow))?;
     }
 }
 
@@ -52,9 +53,8 @@ struct Builder<'a> {
 
 /// `None` in the results below would mean that the scanner let something pass that it should not have.
 impl Builder<'_> {
-    fn run(&mut self, step: &Step<'_>) -> Option<Option<Value>> {
+    fn run(&mut self, step: &Step<'_>) -> Option<()> {
         match step.op {
-            Op::Stop => return Some(Some(self.pop()?)),
             Op::Mark => self.marks.push(self.stack.len()),
             Op::Pop if self.marks.last() == Some(&self.stack.len()) => drop(self.marks.pop()),
             Op::Pop => drop(self.stack.pop()?),
@@ -96,9 +96,10 @@ impl Builder<'_> {
             Op::StackGlobal => self.name_class()?,
             Op::NewObject | Op::Reduce => self.new_object()?,
             Op::PersistentId => self.persistent_id()?,
-            Op::Proto(_) | Op::Frame(_) => {}
+            // The walker and the caller handle these.
+            Op::Stop | Op::Proto(_) | Op::Frame(_) => {}
         }
-        Some(None)
+        Some(())
     }
 
     fn push(&mut self, value: Value) {
