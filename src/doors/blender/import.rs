@@ -129,32 +129,59 @@ pub enum ImportError {
     },
 }
 
+/// Most warnings that are kept; beyond them they are counted.
+const WARNINGS_MAX: usize = 1_000;
+
+/// What was put right, bounded.
+#[derive(Default)]
+struct Warnings {
+    kept: Vec<String>,
+    others: u64,
+}
+
+impl Warnings {
+    fn push(&mut self, warning: String) {
+        if self.kept.len() < WARNINGS_MAX {
+            self.kept.push(warning);
+        } else {
+            self.others += 1;
+        }
+    }
+
+    fn into_texts(mut self) -> Vec<String> {
+        if self.others > 0 {
+            self.kept.push(format!("and {} more of this sort", self.others));
+        }
+        self.kept
+    }
+}
+
 /// Reads a file, whichever of the two it is, and checks all of it against the limits of the session it is for.
 pub fn import_file(bytes: &Bytes, limits: &Limits) -> Result<Import, ImportError> {
+    let mut warnings = Warnings::default();
     let mut import = match bytes.first_chunk() {
-        Some([0x1f, 0x8b]) => repository(bytes, limits)?,
-        Some([0x80, _]) => snapshot(bytes, limits)?,
+        Some([0x1f, 0x8b]) => repository(bytes, limits, &mut warnings)?,
+        Some([0x80, _]) => snapshot(bytes, limits, &mut warnings)?,
         _ => return Err(ImportError::UnknownFormat),
     };
     check_totals(&import, limits)?;
-    people::forget_oldest(&mut import, limits);
+    people::forget_oldest(&mut import.chat, limits, &mut warnings);
+    import.warnings = warnings.into_texts();
     Ok(import)
 }
 
-fn snapshot(bytes: &Bytes, limits: &Limits) -> Result<Import, ImportError> {
+fn snapshot(bytes: &Bytes, limits: &Limits, warnings: &mut Warnings) -> Result<Import, ImportError> {
     let file = read(bytes, &Policy::LEGACY_SNAPSHOT)?;
-    let mut warnings = Vec::new();
-    let nodes = nodes::of_snapshot(&file, limits, &mut warnings)?;
+    let nodes = nodes::of_snapshot(&file, limits, warnings)?;
     let saved_at = file.get("timestamp").and_then(people::timestamp);
-    Ok(Import { source: Source::Snapshot, saved_at, nodes, tasks: Vec::new(), chat: Vec::new(), warnings })
+    Ok(Import { source: Source::Snapshot, saved_at, nodes, tasks: Vec::new(), chat: Vec::new(), warnings: Vec::new() })
 }
 
-fn repository(bytes: &Bytes, limits: &Limits) -> Result<Import, ImportError> {
+fn repository(bytes: &Bytes, limits: &Limits, warnings: &mut Warnings) -> Result<Import, ImportError> {
     let file = read(&container::inflate(bytes)?, &Policy::DATA_FILE)?;
-    let mut warnings = Vec::new();
-    let nodes = nodes::of_repository(&file, limits, &mut warnings)?;
-    let (tasks, chat) = people::tasks_and_chat(&file, &nodes, &mut warnings)?;
-    Ok(Import { source: Source::Repository, saved_at: None, nodes, tasks, chat, warnings })
+    let nodes = nodes::of_repository(&file, limits, warnings)?;
+    let (tasks, chat) = people::tasks_and_chat(&file, &nodes, warnings)?;
+    Ok(Import { source: Source::Repository, saved_at: None, nodes, tasks, chat, warnings: Vec::new() })
 }
 
 fn check_totals(import: &Import, limits: &Limits) -> Result<(), ImportError> {

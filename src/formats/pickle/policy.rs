@@ -151,3 +151,19 @@ impl Policy {
 const fn reference(name: &'static str) -> AllowedClass {
     AllowedClass { module: "builtins", name, usage: Use::Reference }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_listed_class_has_a_dotted_name_and_none_of_the_builtins_can_be_called() {
+        for policy in [Policy::DATA_ONLY, Policy::DATA_FILE, Policy::LEGACY_SNAPSHOT, Policy::COMMIT_DELTA] {
+            for class in policy.classes {
+                assert!(!class.name.contains('.'), "{class:?}");
+                assert!(class.module != "builtins" || class.usage == Use::Reference, "{class:?}");
+            }
+        }
+        assert!(Policy::DATA_ONLY.classes.is_empty() && Policy::DATA_FILE.classes.is_empty());
+    }
+}

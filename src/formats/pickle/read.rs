@@ -224,3 +224,61 @@ fn integer(digits: &[u8]) -> Value {
     number[..digits.len()].copy_from_slice(digits);
     Value::Int(i64::from_le_bytes(number))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(bytes: &[u8]) -> Value {
+        read(&Bytes::copy_from_slice(bytes), &Policy::DATA_ONLY).unwrap()
+    }
+
+    #[test]
+    fn integers_of_any_length_have_one_form() {
+        assert_eq!(plain(b"\x80\x02\x8a\x00."), Value::Int(0));
+        assert_eq!(plain(b"\x80\x02\x8a\x01\xff."), Value::Int(-1));
+        assert_eq!(plain(b"\x80\x02\x8a\x0b\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff."), Value::Int(-1));
+        assert_eq!(plain(b"\x80\x02\x8a\x09\x05\0\0\0\0\0\0\0\0."), Value::Int(5));
+        assert_eq!(plain(b"\x80\x02\x8a\x08\0\0\0\0\0\0\0\x80."), Value::Int(i64::MIN));
+        let large = Bytes::from_static(b"\0\0\0\0\0\0\0\x80\0");
+        assert_eq!(plain(b"\x80\x02\x8a\x0a\0\0\0\0\0\0\0\x80\0\0."), Value::BigInt(large));
+    }
+
+    #[test]
+    fn shared_parts_are_held_once() {
+        let Value::List(items) = plain(b"\x80\x04](]\x94h\x00h\x00e.") else { panic!() };
+        let [Value::List(first), Value::List(second), Value::List(third)] = &items[..] else { panic!("{items:?}") };
+        assert!(Arc::ptr_eq(first, second) && Arc::ptr_eq(second, third));
+    }
+
+    #[test]
+    fn bytes_share_the_memory_of_the_input() {
+        let input = Bytes::from_static(b"\x80\x04C\x03abc.");
+        let Value::Bytes(bytes) = read(&input, &Policy::DATA_ONLY).unwrap() else { panic!() };
+        assert_eq!(bytes.as_ptr(), input[4..].as_ptr());
+    }
+
+    #[test]
+    fn objects_are_described_and_not_made() {
+        let node = b"\x80\x04\x8c\x13replication.objects\x8c\x04Node\x93)\x81N}\x8c\x01aK\x01s\x86b.";
+        let value = read(&Bytes::from_static(node), &Policy::LEGACY_SNAPSHOT).unwrap();
+        let object = value.as_object("replication.objects", "Node").unwrap();
+        assert_eq!(object.arguments, Value::Tuple(Arc::new(vec![])));
+        assert_eq!(object.state.as_sequence().unwrap()[1].get("a"), Some(&Value::Int(1)));
+        assert!(read(&Bytes::from_static(node), &Policy::DATA_ONLY).is_err());
+    }
+
+    #[test]
+    fn the_items_of_a_mapping_are_its_state() {
+        let mapping = b"\x80\x04\x8c\x0fdeepdiff.helper\x8c\x0fOrderedDictPlus\x93)R(\x8c\x01aNu(\x8c\x01bNu.";
+        let value = read(&Bytes::from_static(mapping), &Policy::COMMIT_DELTA).unwrap();
+        let state = &value.as_object("deepdiff.helper", "OrderedDictPlus").unwrap().state;
+        assert_eq!(state.as_dict().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn of_two_equal_keys_the_last_one_counts() {
+        let value = plain(b"\x80\x04}(\x8c\x01aK\x01\x8c\x01aK\x02u.");
+        assert_eq!(value.get("a"), Some(&Value::Int(2)));
+    }
+}

@@ -4,8 +4,8 @@ use super::opcodes::Step;
 use super::policy::{Policy, Use};
 use super::violation::Reason;
 
-/// Most entries that a memo index may lie beyond those in use.
-const MEMO_GAP_MAX: usize = 1_024;
+/// Most entries that a memo index may lie beyond those in use: picklers number them without gaps, some from 1.
+const MEMO_GAP_MAX: usize = 16;
 
 /// A value on the stack or in the memo.
 #[derive(Debug, Clone, Copy)]
