@@ -1,6 +1,7 @@
 //! What the importer makes of the real files.
 
 use crate::files::{client_messages, deltas, fixture, unpacked};
+use crate::mutants::{Chance, mutant};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -157,6 +158,51 @@ fn an_import_becomes_batches_of_nodes_then_tasks_and_chat_by_their_authors() {
     assert_eq!(authors, ["~hotset", "~hotset", "~hotset", "alice", "alice"]);
     let Command::Edit { operations, .. } = &steps[4].command else { panic!() };
     assert!(matches!(&operations[0], Operation::ChatPost(draft) if &*draft.text == "hello bob"));
+}
+
+#[test]
+fn a_node_of_a_snapshot_keeps_its_data() {
+    let import = import(fixture("session_snapshot.pkl")).unwrap();
+    let file = read(&fixture("session_snapshot.pkl").into(), &Policy::LEGACY_SNAPSHOT).unwrap();
+    let graph = file.get("graph").unwrap().as_object("replication.repository", "GraphObjectStore").unwrap();
+    for node in &import.nodes {
+        let object = graph.state.get("store").and_then(|store| store.get(node.id.as_str())).unwrap();
+        let state = object.as_object("replication.objects", "Node").unwrap().state.as_sequence().unwrap();
+        let kept = read(&data_of(&node.payload), &Policy::DATA_ONLY).unwrap();
+        assert_eq!(Some(&kept), state[1].get("data"));
+    }
+}
+
+#[test]
+fn no_damage_to_a_file_makes_the_importer_panic() {
+    let groups = [vec![fixture("session_snapshot.pkl")], vec![unpacked("blender_repository.db")]];
+    let mut chance = Chance(0x1d0);
+    let mut outcomes = [0, 0];
+    for _ in 0..1_500 {
+        let damaged = mutant(&groups, &mut chance);
+        for file in [packed(&damaged), damaged] {
+            outcomes[usize::from(import(file).is_ok_and(|import| import.nodes.len() >= 20))] += 1;
+        }
+    }
+    assert!(outcomes[0] > 1_500 && outcomes[1] > 100, "{outcomes:?}");
+}
+
+#[test]
+fn a_batch_of_nodes_stays_small_enough_for_one_record_of_the_journal() {
+    let file = |id: &str, len: usize| {
+        let data = dict(&[("type_id", Value::text("File")), ("file", bytes(vec![7; len]))]);
+        node(id, data)
+    };
+    let sizes = [("a", 5 << 20), ("b", 5 << 20), ("c", 1 << 20), ("d", 20 << 20), ("e", 1)];
+    let nodes = sizes.iter().map(|(id, len)| file(id, *len)).collect();
+    let mut incompressible = GzEncoder::new(Vec::new(), Compression::none());
+    incompressible.write_all(&write(&dict(&[("nodes", list(nodes))])).unwrap()).unwrap();
+    let steps = import(incompressible.finish().unwrap()).unwrap().into_steps(&Limits::default());
+    let sizes = steps.iter().map(|step| match &step.command {
+        Command::Edit { operations, .. } => operations.len(),
+        Command::Join { .. } | Command::Leave | Command::Restored { .. } => 0,
+    });
+    assert_eq!(sizes.collect::<Vec<_>>(), [1, 2, 1, 1]);
 }
 
 #[test]

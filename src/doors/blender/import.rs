@@ -129,6 +129,9 @@ pub enum ImportError {
     },
 }
 
+/// Bytes of payload in one batch, if it has more than one node: a batch is one record of the journal.
+const BATCH_BYTES: usize = 8 << 20;
+
 /// Most warnings that are kept; beyond them they are counted.
 const WARNINGS_MAX: usize = 1_000;
 
@@ -200,15 +203,11 @@ fn check_totals(import: &Import, limits: &Limits) -> Result<(), ImportError> {
 }
 
 impl Import {
-    /// The import as commands, in order: nodes in batches as large as the limits allow, then each task and message in
-    /// its author's name and time.
+    /// The import as commands, in order: nodes in batches that the limits and the journal allow, then each task and
+    /// message in its author's name and time.
     pub fn into_steps(self, limits: &Limits) -> Vec<Step> {
-        let batch = usize::try_from(limits.batch_operations).unwrap_or(usize::MAX).max(1);
-        let mut steps = Vec::new();
-        let mut nodes = self.nodes.into_iter().map(Operation::NodePut).peekable();
-        while nodes.peek().is_some() {
-            steps.push(step(MemberName::daemon(), None, nodes.by_ref().take(batch).collect()));
-        }
+        let batches = in_batches(self.nodes, usize::try_from(limits.batch_operations).unwrap_or(usize::MAX));
+        let mut steps: Vec<Step> = batches.into_iter().map(|nodes| step(MemberName::daemon(), None, nodes)).collect();
         steps.extend(self.tasks.into_iter().map(|imported| {
             step(member(&imported.created_by), imported.created_at, vec![Operation::TaskPut(imported.task)])
         }));
@@ -219,6 +218,25 @@ impl Import {
         );
         steps
     }
+}
+
+/// Cuts the nodes into batches of at most so many, and of few bytes unless one node alone has more.
+fn in_batches(nodes: Vec<NodePut>, most: usize) -> Vec<Vec<Operation>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for node in nodes {
+        if !batch.is_empty() && (batch.len() >= most || bytes + node.payload.len() > BATCH_BYTES) {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += node.payload.len();
+        batch.push(Operation::NodePut(node));
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
 }
 
 fn step(author: MemberName, at: Option<Timestamp>, operations: Vec<Operation>) -> Step {
