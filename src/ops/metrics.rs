@@ -80,7 +80,6 @@ pub struct Metrics {
 
 impl Metrics {
     /// All numbers at zero.
-    #[expect(clippy::too_many_lines, reason = "one line per number")]
     pub fn new() -> Self {
         let mut all = Registry::with_prefix("hotset");
         let build = Family::<BuildLabels, Gauge>::default();
