@@ -37,9 +37,20 @@ macro_rules! text_id {
                 Ok(Self(text.into()))
             }
 
+            /// As `new`, sharing the text instead of copying it.
+            pub fn from_shared(text: Arc<str>) -> Result<Self, InvalidId> {
+                check(&text, Self::MAX_BYTES, $allowed)?;
+                Ok(Self(text))
+            }
+
             /// The text itself.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// The text itself, shared.
+            pub fn shared(&self) -> Arc<str> {
+                Arc::clone(&self.0)
             }
         }
 
@@ -101,6 +112,16 @@ impl MemberName {
     pub fn daemon() -> Self {
         Self("~hotset".into())
     }
+
+    /// Whether this is the daemon's own name.
+    pub fn is_daemon(&self) -> bool {
+        self.as_str() == "~hotset"
+    }
+
+    /// Whether only the server may use it: it begins with `~`.
+    pub fn is_reserved(&self) -> bool {
+        self.as_str().starts_with('~')
+    }
 }
 
 impl SessionName {
@@ -139,4 +160,15 @@ pub enum Role {
     Member,
     /// Edits what others have locked, releases their locks, and asks for restores.
     Admin,
+}
+
+impl Role {
+    /// The stable name of the role, as it appears in the protocol.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Member => "member",
+            Self::Admin => "admin",
+        }
+    }
 }

@@ -55,4 +55,13 @@ impl Default for Limits {
 }
 
 /// Operations remembered per client program for idempotency (`DESIGN.md` says 1,024; half of it may be unanswered).
-pub(super) const OPS_REMEMBERED: usize = 1_024;
+pub(crate) const OPS_REMEMBERED: usize = 1_024;
+
+/// Nodes that one member may have locked at once: keeps the event that releases them all within what can be stored.
+pub(super) const LOCKS_PER_MEMBER: usize = 262_144;
+
+/// Bytes that one node may take in a snapshot, whatever `Limits::payload_bytes` says: a section holds 64 MiB.
+pub(super) const STORED_NODE_BYTES: usize = (64 << 20) - (4 << 10);
+
+/// Bytes that one event may take in the journal: the codec refuses more than 80 MiB.
+pub(super) const STORED_EVENT_BYTES: usize = 72 << 20;

@@ -1,0 +1,198 @@
+//! Deciding: checks a command against the state and says what event it becomes, without changing anything.
+
+mod chat;
+mod members;
+mod nodes;
+mod tasks;
+
+use super::limits::STORED_EVENT_BYTES;
+use super::tasks::Stamp;
+use super::{Author, Change, Command, Event, Limits, OpKey, Operation, Rejection, Role, Session, Timestamp};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The highest operation number: the largest integer that JavaScript counts exactly.
+const OP_MAX: u64 = (1 << 53) - 1;
+
+/// What becomes of a command that is not refused.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// It is new: this event, once applied.
+    New(Event),
+    /// The same operation was applied already.
+    Repeat {
+        /// By the event with this `seq`.
+        seq: u64,
+    },
+}
+
+/// Everything that a single operation is decided from.
+struct Deciding<'a> {
+    /// The state, with the operations before this one applied.
+    session: &'a Session,
+    author: &'a Author,
+    limits: &'a Limits,
+    /// The `seq` of the event to be.
+    seq: u64,
+    /// The operation's place in a batch, from 0; `None` if it is the only one.
+    place: Option<usize>,
+}
+
+impl Session {
+    /// Says what event the command becomes, or why it is refused. The session is not changed: [`Session::evolve`]
+    /// does that. A command becomes one event, whose `seq` is the session's plus one.
+    pub fn decide(
+        &self,
+        command: &Command,
+        author: &Author,
+        at: Timestamp,
+        limits: &Limits,
+    ) -> Result<Decision, Rejection> {
+        let deciding = Deciding { session: self, author, limits, seq: self.seq + 1, place: None };
+        let (op, changes) = match command {
+            Command::Join { client } => (None, deciding.join(*client)?),
+            Command::Leave => (None, deciding.leave()?),
+            Command::Edit { op, operations } => {
+                if let Some(seq) = op.map_or(Ok(None), |key| self.repeated(key))? {
+                    return Ok(Decision::Repeat { seq });
+                }
+                (*op, deciding.edit(*op, operations, at)?)
+            }
+            Command::Restored { source } => (None, deciding.restored(source)?),
+        };
+        Ok(Decision::New(Event { seq: self.seq + 1, at, author: author.name.clone(), op, changes }))
+    }
+
+    /// The `seq` at which the operation was applied, if it was.
+    fn repeated(&self, key: OpKey) -> Result<Option<u64>, Rejection> {
+        if !(1..=OP_MAX).contains(&key.op) {
+            return Err(invalid("op", format!("must be 1 to {OP_MAX}")));
+        }
+        self.applied.find(key)
+    }
+}
+
+impl Deciding<'_> {
+    fn edit(&self, op: Option<OpKey>, operations: &[Operation], at: Timestamp) -> Result<Vec<Change>, Rejection> {
+        if !self.author.name.is_daemon() && self.session.members.get_online(&self.author.name).is_none() {
+            return Err(Rejection::NotJoined(self.author.name.clone()));
+        }
+        within("operations of one batch", operations.len() as u64, self.limits.batch_operations)?;
+        let mut changes = match operations {
+            [] => return Err(invalid("operations", "must not be empty")),
+            [operation] => self.single(operation)?,
+            _ => self.batch(operations, at)?,
+        };
+        let clients = op.map_or_else(Vec::new, |key| {
+            self.session.applied.excess(key.client, self.limits.clients_remembered, || self.online_clients())
+        });
+        forget_clients(&mut changes, clients);
+        let bytes: usize = changes.iter().map(Change::size_hint).sum();
+        within("bytes of one edit", bytes as u64, STORED_EVENT_BYTES as u64)?;
+        Ok(changes)
+    }
+
+    fn single(&self, operation: &Operation) -> Result<Vec<Change>, Rejection> {
+        let change = self.operation(operation)?;
+        let more_bytes = if let Change::ChatPosted(draft) = &change { Some(draft.text.len() as u64) } else { None };
+        let messages = more_bytes.map_or(0, |bytes| self.messages_over(1, bytes));
+        Ok(with_forgotten(vec![change], messages))
+    }
+
+    /// Decides every operation against the state that those before it leave behind, on a scratch copy.
+    fn batch(&self, operations: &[Operation], at: Timestamp) -> Result<Vec<Change>, Rejection> {
+        let mut scratch = self.session.clone();
+        let stamp = Stamp { seq: self.seq, at, author: &self.author.name };
+        let mut changes = Vec::with_capacity(operations.len());
+        for (place, operation) in operations.iter().enumerate() {
+            let deciding = Deciding { session: &scratch, place: Some(place), ..*self };
+            let change = deciding.operation(operation)?;
+            scratch.apply(&change, stamp);
+            changes.push(change);
+        }
+        let posted = changes.iter().any(|change| matches!(change, Change::ChatPosted(_)));
+        let messages = if posted { Deciding { session: &scratch, ..*self }.messages_over(0, 0) } else { 0 };
+        Ok(with_forgotten(changes, messages))
+    }
+
+    fn operation(&self, operation: &Operation) -> Result<Change, Rejection> {
+        let everyone = matches!(operation, Operation::ChatPost(_) | Operation::MemberSet { .. });
+        if self.author.role == Role::Viewer && !everyone {
+            return Err(self.forbidden());
+        }
+        match operation {
+            Operation::NodePut(put) => self.node_put(put),
+            Operation::NodePatch { id, patch, if_revision } => self.node_patch(id, patch, *if_revision),
+            Operation::NodeRemove { id, recursive, if_revision } => self.node_remove(id, *recursive, *if_revision),
+            Operation::NodeLock { id } => self.node_lock(id),
+            Operation::NodeUnlock { id } => self.node_unlock(id),
+            Operation::TaskPut(put) => self.task_put(put),
+            Operation::TaskPatch { id, patch, if_revision } => self.task_patch(id, patch, *if_revision),
+            Operation::TaskRemove { id, if_revision } => self.task_remove(id, *if_revision),
+            Operation::ChatPost(draft) => self.chat_post(draft),
+            Operation::MemberSet { metadata } => self.member_set(metadata),
+        }
+    }
+
+    fn restored(&self, source: &Arc<str>) -> Result<Vec<Change>, Rejection> {
+        if self.author.role != Role::Admin {
+            return Err(self.forbidden());
+        }
+        text("source", source, 0, 4_096)?;
+        Ok(vec![Change::Restored { source: Arc::clone(source) }])
+    }
+
+    fn forbidden(&self) -> Rejection {
+        Rejection::Forbidden { role: self.author.role.as_str() }
+    }
+
+    fn online_clients(&self) -> BTreeSet<super::ClientId> {
+        self.session.online().filter_map(|member| member.online).map(|online| online.client).collect()
+    }
+}
+
+/// The changes, and how many of the oldest messages go with them.
+fn with_forgotten(mut changes: Vec<Change>, messages: u64) -> Vec<Change> {
+    if messages > 0 {
+        changes.push(Change::Forgotten { messages, members: Vec::new(), clients: Vec::new() });
+    }
+    changes
+}
+
+fn forget_clients(changes: &mut Vec<Change>, gone: Vec<super::ClientId>) {
+    if gone.is_empty() {
+        return;
+    }
+    if let Some(Change::Forgotten { clients, .. }) = changes.last_mut() {
+        *clients = gone;
+    } else {
+        changes.push(Change::Forgotten { messages: 0, members: Vec::new(), clients: gone });
+    }
+}
+
+fn invalid(field: &'static str, why: impl Into<String>) -> Rejection {
+    Rejection::Invalid { field, why: why.into() }
+}
+
+fn within(what: &'static str, count: u64, limit: u64) -> Result<(), Rejection> {
+    if count > limit { Err(Rejection::LimitExceeded { what, limit }) } else { Ok(()) }
+}
+
+/// Checks how many bytes a text has.
+fn text(field: &'static str, text: &str, min: usize, max: usize) -> Result<(), Rejection> {
+    if text.len() < min {
+        return Err(invalid(field, "must not be empty"));
+    }
+    if text.len() > max {
+        return Err(invalid(field, format!("must be at most {max} bytes long")));
+    }
+    Ok(())
+}
+
+/// Checks the revision that a client expects against the current one; 0 = does not exist.
+fn expect_revision(expected: Option<u64>, current: u64) -> Result<(), Rejection> {
+    match expected {
+        Some(expected) if expected != current => Err(Rejection::RevisionConflict { current }),
+        _ => Ok(()),
+    }
+}
