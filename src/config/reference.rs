@@ -145,8 +145,8 @@ fn comment_line(text: &mut String, words: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{env_file, toml_file};
     use super::*;
+    use crate::config::{env_file, toml_file};
     use std::path::Path;
 
     #[test]

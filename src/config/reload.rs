@@ -2,7 +2,6 @@
 
 use super::error::{ConfigErrors, Origin, Warning};
 use super::{Apply, Entry, KEYS, Key, Loaded, Settings, Sources};
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// What became of a changed setting.
@@ -59,20 +58,19 @@ pub struct Reload {
 #[derive(Debug, Clone)]
 pub struct Reloader {
     sources: Sources,
-    in_force: BTreeMap<&'static str, Entry>,
-    last_read: BTreeMap<&'static str, Entry>,
-    last_warnings: Vec<Warning>,
+    in_force: Loaded,
+    last_read: Loaded,
 }
 
 impl Reloader {
     /// Takes over what the daemon was started with.
     pub fn new(sources: Sources, loaded: &Loaded) -> Self {
-        Self {
-            sources,
-            in_force: loaded.entries.clone(),
-            last_read: loaded.entries.clone(),
-            last_warnings: loaded.warnings.clone(),
-        }
+        Self { sources, in_force: loaded.clone(), last_read: loaded.clone() }
+    }
+
+    /// What is in force, for example to decide again which passwords are.
+    pub fn in_force(&self) -> &Loaded {
+        &self.in_force
     }
 
     /// Reads all layers again. On an error nothing changes.
@@ -80,26 +78,25 @@ impl Reloader {
         let loaded = self.sources.load()?;
         let mut differences = Vec::new();
         for key in KEYS {
-            let (old, new) = (&self.last_read[key.name], &loaded.entries[key.name]);
+            let (old, new) = (&self.last_read.entries[key.name], &loaded.entries[key.name]);
             if !old.same_value(new, key) {
                 differences.push(self.difference(key, old, new));
             }
             if key.apply == Apply::Live {
-                self.in_force.insert(key.name, new.clone());
+                self.in_force.entries.insert(key.name, new.clone());
             }
         }
-        let warnings =
-            loaded.warnings.iter().filter(|warning| !self.last_warnings.contains(warning)).cloned().collect();
-        self.last_read = loaded.entries;
-        self.last_warnings = loaded.warnings;
-        let (settings, _none) = Loaded::settings_of(&self.in_force);
-        Ok(Reload { settings, differences, warnings })
+        let is_new = |warning: &&Warning| !self.last_read.warnings.contains(warning);
+        let warnings = loaded.warnings.iter().filter(is_new).cloned().collect();
+        self.in_force.settings = Loaded::settings_of(&self.in_force.entries).0;
+        self.last_read = loaded;
+        Ok(Reload { settings: self.in_force.settings.clone(), differences, warnings })
     }
 
     fn difference(&self, key: &Key, old: &Entry, new: &Entry) -> Difference {
         let effect = match key.apply {
             Apply::Live => Effect::Applied,
-            Apply::Restart if self.in_force[key.name].same_value(new, key) => Effect::AsRunning,
+            Apply::Restart if self.in_force.entries[key.name].same_value(new, key) => Effect::AsRunning,
             Apply::Restart => Effect::NeedsRestart,
         };
         let (old, origin) = (old.shown(key), new.origin.clone());

@@ -156,7 +156,8 @@ fn add<M: Metric + Default + Clone>(all: &mut Registry, name: &str, help: &str) 
 
 /// Reasons carry names of members (`user_disconnect:Alice`), which must not become labels.
 fn reason_kind(reason: &str) -> &'static str {
-    const KINDS: &[&str] = &["auto-save", "user_disconnect", "shutdown", "signal", "request", "restore", "import"];
+    const KINDS: &[&str] =
+        &["auto-save", "user_disconnect", "shutdown", "signal", "request", "backup", "restore", "import"];
     let kind = reason.split(':').next().unwrap_or_default();
     KINDS.iter().find(|known| **known == kind).copied().unwrap_or("other")
 }
