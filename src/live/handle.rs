@@ -8,10 +8,11 @@ use super::session_task::{Origin, SessionTask};
 use super::subscriber::{Mode, Subscriber};
 use super::subscribers::Subscribers;
 use super::tail::{Tail, TailLimits};
+use crate::ops::clock;
 use crate::session::{Event, Limits, Session, SessionName, Totals};
 use crate::storage::{SaveOutcome, Saved, Store, Summary};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Requests that may wait for a session task; more make their connections wait.
@@ -60,6 +61,7 @@ pub struct Shared {
     /// What the task costs.
     pub meter: Meter,
     mode: Mutex<Mode>,
+    unsaved_since: Mutex<Option<Instant>>,
     counts: Mutex<Counts>,
     last_save: Mutex<LastSave>,
 }
@@ -81,6 +83,16 @@ impl Shared {
 
     pub(super) fn publish_counts(&self, state: &Session) {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts(state);
+    }
+
+    /// Since when there is something that is in no snapshot file (it is in the journal, and safe).
+    pub fn unsaved_since(&self) -> Option<Instant> {
+        *self.unsaved_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_unsaved(&self, unsaved: bool) {
+        let mut since = self.unsaved_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = unsaved.then(|| since.unwrap_or_else(clock::instant));
     }
 
     /// How the newest saves ended.
@@ -142,6 +154,7 @@ impl SessionHandle {
             subscribers: Subscribers::default(),
             meter: Meter::default(),
             mode: Mutex::default(),
+            unsaved_since: Mutex::default(),
             counts: Mutex::new(counts(&state)),
             last_save: Mutex::default(),
         });

@@ -2,6 +2,7 @@
 
 mod directory;
 mod ear;
+mod export;
 mod handle;
 pub mod machine;
 mod meter;
@@ -13,8 +14,11 @@ mod session_task;
 mod subscriber;
 mod subscribers;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 pub use directory::{Directory, OpenRefused};
+pub use export::{EXPORT_VERSION, export};
 pub use handle::{Counts, LastSave, LiveSettings, Membership, SessionHandle, SessionOrigin, Shared};
 pub use meter::{Meter, Reading};
 pub use presence::{PresenceBoard, Signal};

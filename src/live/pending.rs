@@ -61,11 +61,6 @@ impl Pending {
         self.cost
     }
 
-    /// Whether anything waits for the disk.
-    pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.notes.is_empty() && self.joins.is_empty()
-    }
-
     /// The newest state of which everything is durable, if `current` is not.
     pub(super) fn durable_state<'a>(&'a self, current: &'a Session) -> &'a Session {
         self.before.front().map_or(current, |(_, state)| state)

@@ -324,6 +324,7 @@ impl SessionTask {
             self.welcome(join);
         }
         if any {
+            self.shared.set_unsaved(!self.plan.is_clean(self.state.seq()));
             self.shared.publish_counts(self.pending.durable_state(&self.state));
             self.shared.subscribers.wake_all();
         }
@@ -457,6 +458,10 @@ impl SessionTask {
         let saved = outcome.as_ref().ok().map(|saved| saved.seq);
         self.plan.ended(saved);
         self.shared.note_save(&outcome);
+        if saved.is_some() {
+            self.shared.set_unsaved(false);
+            self.shared.set_unsaved(!self.plan.is_clean(self.state.seq()));
+        }
         if let Ok(saved) = &outcome {
             self.shared.subscribers.tell_all(&Note::Saved(Arc::new(saved.clone())));
         }

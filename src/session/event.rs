@@ -130,6 +130,12 @@ pub enum ChatKind {
 }
 
 impl Event {
+    /// The event that marks a restore. It is the daemon's own, and its `seq` may skip numbers.
+    pub fn restored(seq: u64, at: Timestamp, source: &str) -> Self {
+        let changes = vec![Change::Restored { source: source.into() }];
+        Self { seq, at, author: MemberName::daemon(), op: None, changes }
+    }
+
     /// About how many bytes it takes in the journal; never less than half of the truth.
     pub fn size_hint(&self) -> usize {
         64 + self.author.as_str().len() + self.changes.iter().map(Change::size_hint).sum::<usize>()

@@ -36,8 +36,12 @@ impl Session {
             }
             Change::Forgotten { messages, members, clients } => {
                 self.chat.forget(*messages);
-                members.iter().for_each(|name| self.members.forget(name));
-                clients.iter().for_each(|id| self.applied.forget(*id));
+                for name in members {
+ self.members.forget(name);
+}
+                for id in clients {
+ self.applied.forget(*id);
+}
             }
         }
     }

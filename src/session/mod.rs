@@ -16,6 +16,7 @@ mod payload;
 mod rejection;
 mod scene;
 mod state;
+pub mod stored;
 mod tasks;
 
 pub use chat::ChatMessage;

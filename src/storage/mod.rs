@@ -4,8 +4,13 @@
 //! journal serves all sessions of the directory; each session has its own snapshot and backups. `docs/file-format.md`
 //! describes every byte, `docs/durability-points.md` every sync and check that the promise rests on.
 
+mod backups;
 pub mod codec;
 mod contract;
+mod metadata;
+mod saver;
+pub mod snapshot;
+mod state_file;
 pub mod vfs;
 
 pub use contract::{

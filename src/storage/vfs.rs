@@ -3,6 +3,14 @@
 //! Paths are relative to the data directory. Implementations: real files, a simulated disk that forgets what was not
 //! synced, and one that counts.
 
+mod counting;
+mod real;
+mod simulated;
+
+pub use counting::{CountingVfs, Counts};
+pub use real::RealVfs;
+pub use simulated::{Fault, InjectedError, Operation, OperationKind, SimDisk, Survival, Unsynced, is_simulated_crash};
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

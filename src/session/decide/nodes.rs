@@ -152,11 +152,11 @@ impl Deciding<'_> {
             (PayloadChange::Merge(patch), Payload::Json(text)) => json::merge(text, patch, &bounds),
             (PayloadChange::Patch(patch), Payload::Json(text)) => json::patch(text, patch, &bounds),
         };
-        result.map(|text| Payload::Json(text.into())).map_err(|error| match error {
-            JsonError::TooLarge { max } => {
-                Rejection::LimitExceeded { what: "bytes of one patched payload", limit: max as u64 }
+        result.map(|text| Payload::Json(text.into())).map_err(|error| {
+            if let JsonError::TooLarge { max } = error {
+                return Rejection::LimitExceeded { what: "bytes of one patched payload", limit: max as u64 };
             }
-            error => invalid("payload", error.to_string()),
+            invalid("payload", error.to_string())
         })
     }
 

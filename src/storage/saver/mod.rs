@@ -1,0 +1,40 @@
+//! The saver: one thread that writes, proves and publishes snapshots, beside everything else.
+//!
+//! At most one save per session is pending; further requests merge into it. A save that fails leaves the old
+//! snapshot as it was.
+
+mod publish;
+mod queue;
+
+pub(crate) use publish::{Publication, Shelf};
+pub(crate) use queue::Saver;
+
+use crate::session::SessionName;
+use crate::storage::vfs::SharedVfs;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What the saver needs of the journal.
+pub(crate) trait Ledger: Send + Sync {
+    /// Waits until every event of the session up to `seq` is on disk; gives up when `abandon` is set.
+    fn wait_durable(&self, session: &SessionName, seq: u64, abandon: &AtomicBool) -> Result<(), String>;
+    /// Records that a snapshot was published, durably on return; gives up when `abandon` is set.
+    fn record(&self, session: &SessionName, published: &Publication, abandon: &AtomicBool) -> Result<(), String>;
+    /// Lets go of the session's records up to `seq`: two whole snapshots at or after it exist.
+    fn release(&self, session: &SessionName, seq: u64);
+}
+
+/// What all saves of a directory have in common.
+#[derive(Clone)]
+pub(crate) struct SaverSetup {
+    /// The data directory.
+    pub(crate) vfs: SharedVfs,
+    /// The journal.
+    pub(crate) ledger: Arc<dyn Ledger>,
+    /// The directory's identity.
+    pub(crate) lineage: u128,
+    /// This start.
+    pub(crate) epoch: u64,
+    /// How many whole backups rotation keeps, at least 1.
+    pub(crate) max_backups: usize,
+}

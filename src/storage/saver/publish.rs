@@ -1,0 +1,304 @@
+//! One save: write, prove, keep the previous snapshot as a backup, rename, record, describe, rotate.
+
+use super::SaverSetup;
+use crate::ops::{clock, random};
+use crate::session::Timestamp;
+use crate::storage::backups::{self, Identity, SessionFiles, Trusted, missing_is_fine, stat_or_missing};
+use crate::storage::metadata::Metadata;
+use crate::storage::snapshot::{self, Header, Purpose, SnapshotError, SnapshotId, Written};
+use crate::storage::vfs::Vfs;
+use crate::storage::{Branch, Run, SaveState, Saved};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A snapshot that was made the current one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Publication {
+    /// Which.
+    pub(crate) id: SnapshotId,
+    /// The newest event in it.
+    pub(crate) seq: u64,
+    /// The file as it was then: a later difference is somebody else's doing.
+    pub(crate) identity: Identity,
+    /// The moment it holds; its backup is named by it.
+    pub(crate) at: Timestamp,
+}
+
+/// What the saver knows of one session's files.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    /// Where they lie.
+    pub(crate) files: SessionFiles,
+    /// The session's branch.
+    pub(crate) branch: Branch,
+    /// Runs of the branch, oldest first.
+    pub(crate) runs: Vec<(Run, u64)>,
+    /// The snapshot in place.
+    pub(crate) published: Option<Publication>,
+    /// The newest publication that the journal knows: what the next snapshot names as its parent.
+    pub(crate) recorded: SnapshotId,
+    /// The file written last because the snapshot had been changed by hand.
+    pub(crate) pending: Option<PathBuf>,
+    /// Backups known to be whole.
+    pub(crate) trusted: Trusted,
+}
+
+/// What to save, as the thread took it from the queue.
+pub(crate) struct Order<'a> {
+    /// The state.
+    pub(crate) state: &'a dyn SaveState,
+    /// Why.
+    pub(crate) reasons: &'a [String],
+    /// When it was captured.
+    pub(crate) at: Timestamp,
+    /// Also keep a copy at once.
+    pub(crate) also_backup: bool,
+    /// Set when nobody waits any more: nothing is published then.
+    pub(crate) abandon: &'a AtomicBool,
+}
+
+/// Why a save failed. The snapshot in place is the one from before.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SaveError {
+    /// The file system refused.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What was written could not be read back.
+    #[error("{0}")]
+    Snapshot(#[from] SnapshotError),
+    /// The journal cannot be written, or the daemon is stopping.
+    #[error("{0}")]
+    Journal(String),
+    /// The daemon is stopping.
+    #[error("abandoned because the daemon stops")]
+    Abandoned,
+}
+
+/// Whether the file in place is the one that was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Live {
+    Ours,
+    Missing,
+    ChangedByHand,
+}
+
+impl Shelf {
+    /// Saves one state. `Ok` only when it is on disk, proven, and durable under its name.
+    pub(crate) fn save(&mut self, setup: &SaverSetup, order: &Order<'_>) -> Result<Saved, SaveError> {
+        let vfs = &*setup.vfs;
+        let live = self.examine_live(vfs)?;
+        if let Some(published) = self.unchanged(live, order) {
+            if order.also_backup {
+                self.copy_to_backups(vfs, setup.lineage)?;
+            }
+            let bytes = published.identity.len;
+            return Ok(self.saved(order, bytes, &self.files.live(), true));
+        }
+        setup.ledger.wait_durable(&self.files.name, order.state.seq(), order.abandon).map_err(SaveError::Journal)?;
+        let purpose = if live == Live::ChangedByHand { Purpose::Kept } else { Purpose::Current };
+        let header = self.header(setup, order, purpose);
+        let temporary = self.files.temporary(header.id);
+        let written = self.write_and_place(setup, order, &header, &temporary);
+        if written.is_err() {
+            // Best effort: the next start removes it as well.
+            let _ = vfs.unlink(&temporary);
+        }
+        written
+    }
+
+    /// The publication in place, if it already holds what is to be saved.
+    fn unchanged(&self, live: Live, order: &Order<'_>) -> Option<Publication> {
+        self.published.filter(|published| live == Live::Ours && published.seq == order.state.seq())
+    }
+
+    fn write_and_place(
+        &mut self,
+        setup: &SaverSetup,
+        order: &Order<'_>,
+        header: &Header,
+        temporary: &Path,
+    ) -> Result<Saved, SaveError> {
+        let vfs = &*setup.vfs;
+        let started = clock::instant();
+        let written = snapshot::write(vfs, temporary, header, order.state)?;
+        if order.abandon.load(Ordering::Acquire) {
+            return Err(SaveError::Abandoned);
+        }
+        if header.purpose == Purpose::Kept || !self.link_previous(vfs, setup.lineage)? {
+            return self.keep_aside(vfs, order, temporary, written);
+        }
+        let identity = Identity::from(vfs.stat(temporary)?);
+        vfs.rename(temporary, &self.files.live())?;
+        // From here on the file in place is ours, whether or not the directory can be synced.
+        self.published = Some(Publication { id: header.id, seq: header.seq, identity, at: header.at });
+        self.trusted.add(identity);
+        vfs.sync_dir(&self.files.root)?; // durability: S14
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        for reason in order.reasons {
+            tracing::info!(
+                session = %self.files.name, seq = header.seq, bytes = written.bytes, dur_ms = took_ms,
+                "Session saved to disk (reason: {reason})"
+            );
+        }
+        self.after_publishing(setup, order, written)?;
+        Ok(self.saved(order, written.bytes, &self.files.live(), true))
+    }
+
+    /// Everything after the rename: the snapshot is safe already, so only the journal's record can fail the save.
+    fn after_publishing(&mut self, setup: &SaverSetup, order: &Order<'_>, written: Written) -> Result<(), SaveError> {
+        let vfs = &*setup.vfs;
+        let Some(published) = self.published else { return Ok(()) };
+        setup.ledger.record(&self.files.name, &published, order.abandon).map_err(SaveError::Journal)?;
+        self.recorded = published.id;
+        let metadata = Metadata::new(order.at, order.reasons, &order.state.summary(), published.seq)
+            .of_file(written.bytes, written.root);
+        self.warn("session_metadata.json", metadata.write(vfs, &self.files.metadata()));
+        if order.also_backup {
+            let copied = self.copy_to_backups(vfs, setup.lineage);
+            self.warn("the additional backup", copied);
+        }
+        let rotated = backups::rotate(vfs, &self.files, setup.lineage, setup.max_backups, &mut self.trusted);
+        self.warn("backup rotation", rotated);
+        if let Ok(Some(seq)) = self.second_newest(vfs, setup.lineage) {
+            setup.ledger.release(&self.files.name, seq);
+        }
+        Ok(())
+    }
+
+    /// Compares the file in place with what was published there.
+    fn examine_live(&self, vfs: &dyn Vfs) -> Result<Live, SaveError> {
+        let path = self.files.live();
+        let Some(stat) = stat_or_missing(vfs, &path)? else { return Ok(Live::Missing) };
+        let Some(published) = self.published else { return Ok(Live::ChangedByHand) };
+        // durability: S12 (replace by `if false {`)
+        if Identity::from(stat) != published.identity {
+            return Ok(Live::ChangedByHand);
+        }
+        // An unreadable header in an untouched file is the disk's fault: the new snapshot replaces it.
+        match snapshot::read_header(vfs, &path) {
+            Ok(header) if header.id != published.id => Ok(Live::ChangedByHand),
+            Ok(_) | Err(_) => Ok(Live::Ours),
+        }
+    }
+
+    /// Gives the snapshot in place its name among the backups. `false`: it was changed by hand meanwhile.
+    fn link_previous(&self, vfs: &dyn Vfs, lineage: u128) -> Result<bool, SaveError> {
+        let Some(previous) = self.published else { return Ok(true) };
+        match self.examine_live(vfs)? {
+            Live::Missing => return Ok(true),
+            Live::ChangedByHand => return Ok(false),
+            Live::Ours => {}
+        }
+        let directory = self.files.backups();
+        vfs.create_dir(&directory)?;
+        if self.has_backup(vfs, lineage, previous.id)? {
+            return Ok(true);
+        }
+        let name = backups::free_name(vfs, &directory, "snapshot", previous.at)?;
+        vfs.link(&self.files.live(), &name)?; // durability: S13
+        // Somebody may have written into the file between the look and the link.
+        if Identity::from(vfs.stat(&name)?) != previous.identity {
+            vfs.unlink(&name)?;
+            return Ok(false);
+        }
+        vfs.sync_dir(&directory)?; // durability: S15
+        Ok(true)
+    }
+
+    fn has_backup(&self, vfs: &dyn Vfs, lineage: u128, id: SnapshotId) -> io::Result<bool> {
+        let all = backups::list(vfs, &self.files.backups(), lineage)?;
+        Ok(all.iter().any(|backup| backup.header.as_ref().is_ok_and(|header| header.id == id)))
+    }
+
+    /// Keeps the state beside a snapshot that somebody has put in place and that the next start will look at.
+    fn keep_aside(
+        &mut self,
+        vfs: &dyn Vfs,
+        order: &Order<'_>,
+        temporary: &Path,
+        written: Written,
+    ) -> Result<Saved, SaveError> {
+        vfs.create_dir(&self.files.backups())?;
+        vfs.create_dir(&self.files.kept())?;
+        let name = backups::free_name(vfs, &self.files.kept(), "pre_restore", order.at)?;
+        vfs.rename(temporary, &name)?;
+        vfs.sync_dir(&self.files.kept())?;
+        vfs.sync_dir(&self.files.root)?;
+        if let Some(older) = self.pending.replace(name.clone()) {
+            self.warn("an older pre_restore file", backups::delete(vfs, &older));
+        }
+        tracing::warn!(
+            session = %self.files.name, seq = order.state.seq(),
+            "restore pending: {} was changed by hand, so it is left alone; the state of this session is kept in {}. \
+             Restart to restore, or delete the changed file to go on",
+            vfs.display(&self.files.live()), vfs.display(&name)
+        );
+        Ok(self.saved(order, written.bytes, &name, false))
+    }
+
+    fn copy_to_backups(&mut self, vfs: &dyn Vfs, lineage: u128) -> io::Result<()> {
+        let Some(published) = self.published else { return Ok(()) };
+        if self.has_backup(vfs, lineage, published.id)? {
+            return Ok(());
+        }
+        let name = backups::free_name(vfs, &self.files.backups(), "snapshot", published.at)?;
+        backups::copy(vfs, &self.files.live(), &name)
+    }
+
+    /// The `seq` of the second-newest whole snapshot of this branch: the journal must reach back to it.
+    fn second_newest(&mut self, vfs: &dyn Vfs, lineage: u128) -> io::Result<Option<u64>> {
+        let Some(published) = self.published else { return Ok(None) };
+        for backup in backups::list(vfs, &self.files.backups(), lineage)? {
+            let Ok(header) = &backup.header else { continue };
+            if (header.lineage, header.branch) == (lineage, self.branch)
+                && header.seq <= published.seq
+                && self.trusted.is_whole(vfs, &backup)
+            {
+                return Ok(Some(header.seq)); // durability: S20 (replace by `return Ok(Some(published.seq));`)
+            }
+        }
+        Ok(None)
+    }
+
+    fn header(&self, setup: &SaverSetup, order: &Order<'_>, purpose: Purpose) -> Header {
+        Header {
+            lineage: setup.lineage,
+            branch: self.branch,
+            epoch: setup.epoch,
+            id: SnapshotId(random::u128()),
+            parent: self.recorded,
+            seq: order.state.seq(),
+            created: Timestamp(clock::now_ms()),
+            at: order.at,
+            summary: order.state.summary(),
+            purpose,
+            session: self.files.name.clone(),
+            writer: format!("hotset {}", env!("CARGO_PKG_VERSION")),
+            reasons: order.reasons.to_vec(),
+            runs: self.runs.clone(),
+        }
+    }
+
+    fn saved(&self, order: &Order<'_>, bytes: u64, file: &Path, published: bool) -> Saved {
+        Saved {
+            seq: order.state.seq(),
+            at: order.at,
+            reasons: order.reasons.to_vec(),
+            bytes,
+            file: file.display().to_string(),
+            published,
+        }
+    }
+
+    fn warn(&self, what: &str, result: io::Result<()>) {
+        if let Err(error) = result {
+            tracing::warn!(session = %self.files.name, %error, "The snapshot is safe, but {what} failed");
+        }
+    }
+}
+
+/// Removes a file that may not be there.
+pub(crate) fn unlink_if_there(vfs: &dyn Vfs, path: &Path) -> io::Result<()> {
+    missing_is_fine(vfs.unlink(path))
+}

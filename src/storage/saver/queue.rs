@@ -1,0 +1,208 @@
+//! The saver's queue and thread: at most one pending save per session, and an end with a deadline.
+
+use super::publish::{Order, Shelf};
+use super::SaverSetup;
+use crate::ops::clock;
+use crate::session::{SessionName, Timestamp};
+use crate::storage::{SaveJob, SaveOutcome, SaveState};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Most reasons that one save names; more requests merge without a line of their own.
+const REASONS_MAX: usize = 64;
+
+type Done = Box<dyn FnOnce(SaveOutcome) + Send>;
+
+/// Requests for one session, merged.
+struct Pending {
+    state: Box<dyn SaveState>,
+    reasons: Vec<String>,
+    at: Timestamp,
+    also_backup: bool,
+    done: Vec<Done>,
+}
+
+impl Pending {
+    fn absorb(&mut self, job: SaveJob) {
+        if job.state.seq() >= self.state.seq() {
+            self.state = job.state;
+            self.at = job.at;
+        }
+        for reason in job.reasons {
+            if self.reasons.len() < REASONS_MAX {
+                self.reasons.push(reason);
+            }
+        }
+        self.also_backup |= job.also_backup;
+        self.done.push(job.done);
+    }
+}
+
+impl From<SaveJob> for Pending {
+    fn from(job: SaveJob) -> Self {
+        Self {
+            state: job.state,
+            reasons: job.reasons,
+            at: job.at,
+            also_backup: job.also_backup,
+            done: vec![job.done],
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    order: VecDeque<SessionName>,
+    pending: BTreeMap<SessionName, Pending>,
+    working: bool,
+    closed: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    shelves: Mutex<BTreeMap<SessionName, Shelf>>,
+    last: Mutex<BTreeMap<SessionName, (Timestamp, SaveOutcome)>>,
+    abandon: AtomicBool,
+}
+
+/// A poisoned lock means a panic that has been reported already; the data behind it is still consistent.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The handle of the saver's thread.
+pub(crate) struct Saver {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Saver {
+    /// Starts the thread.
+    pub(crate) fn start(setup: SaverSetup, shelves: Vec<Shelf>) -> io::Result<Self> {
+        let shelves = shelves.into_iter().map(|shelf| (shelf.files.name.clone(), shelf)).collect();
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            shelves: Mutex::new(shelves),
+            last: Mutex::default(),
+            abandon: AtomicBool::new(false),
+        });
+        let worker = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("saver".into()).spawn(move || work(&worker, &setup))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Adds a session whose directories exist.
+    pub(crate) fn add(&self, shelf: Shelf) {
+        locked(&self.shared.shelves).insert(shelf.files.name.clone(), shelf);
+    }
+
+    /// Queues a save, or merges it into the one pending for the session.
+    pub(crate) fn save(&self, job: SaveJob) {
+        let mut queue = locked(&self.shared.queue);
+        if queue.closed {
+            drop(queue);
+            (job.done)(Err("the store is closed".into()));
+            return;
+        }
+        let name = job.session.clone();
+        if let Some(pending) = queue.pending.get_mut(&name) {
+            pending.absorb(job);
+        } else {
+            queue.pending.insert(name.clone(), job.into());
+            queue.order.push_back(name);
+        }
+        self.shared.changed.notify_all();
+    }
+
+    /// The newest outcome of each session, with the time it was asked for.
+    pub(crate) fn last_outcomes(&self) -> BTreeMap<SessionName, (Timestamp, SaveOutcome)> {
+        locked(&self.shared.last).clone()
+    }
+
+    /// Finishes what is queued. After `deadline` it abandons the rest: nothing half-written is ever published.
+    /// Returns whether everything was saved.
+    pub(crate) fn close(&self, deadline: Duration) -> bool {
+        let end = clock::instant() + deadline;
+        let mut queue = locked(&self.shared.queue);
+        queue.closed = true;
+        self.shared.changed.notify_all();
+        while queue.working || !queue.order.is_empty() {
+            let left = end.saturating_duration_since(clock::instant());
+            if left.is_zero() {
+                self.shared.abandon.store(true, Ordering::Release);
+                return false;
+            }
+            queue = self.shared.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(queue);
+        if let Some(thread) = locked(&self.thread).take() {
+            // A panic of the thread was caught and reported as a failed save.
+            let _ = thread.join();
+        }
+        true
+    }
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        self.shared.abandon.store(true, Ordering::Release);
+        locked(&self.shared.queue).closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+fn work(shared: &Shared, setup: &SaverSetup) {
+    while let Some((name, pending)) = next(shared) {
+        let Pending { state, reasons, at, also_backup, done } = pending;
+        let order = Order { state: &*state, reasons: &reasons, at, also_backup, abandon: &shared.abandon };
+        let outcome = match locked(&shared.shelves).get_mut(&name) {
+            Some(shelf) => attempt(shelf, setup, &order),
+            None => Err(format!("there is no session {name}")),
+        };
+        if let Err(why) = &outcome {
+            tracing::error!(session = %name, "Failed to save: {why}");
+        }
+        // Freeing a large state takes a while, which is why it happens on this thread.
+        drop(state);
+        locked(&shared.last).insert(name, (at, outcome.clone()));
+        for tell in done {
+            tell(outcome.clone());
+        }
+        locked(&shared.queue).working = false;
+        shared.changed.notify_all();
+    }
+}
+
+/// The saver must survive a state that cannot be written: every later save depends on it.
+fn attempt(shelf: &mut Shelf, setup: &SaverSetup, order: &Order<'_>) -> SaveOutcome {
+    match catch_unwind(AssertUnwindSafe(|| shelf.save(setup, order))) {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err("the state could not be written (a defect; please report it)".into()),
+    }
+}
+
+/// The next save, in the order they were asked for; `None` when the queue is closed and empty.
+fn next(shared: &Shared) -> Option<(SessionName, Pending)> {
+    let mut queue = locked(&shared.queue);
+    loop {
+        if shared.abandon.load(Ordering::Acquire) {
+            return None;
+        }
+        if let Some(name) = queue.order.pop_front() {
+            let pending = queue.pending.remove(&name)?;
+            queue.working = true;
+            return Some((name, pending));
+        }
+        if queue.closed {
+            return None;
+        }
+        queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+    }
+}

@@ -1,0 +1,106 @@
+//! Streams a state into a new snapshot file, synced as it goes, and proves it by reading it back.
+
+use super::section::{End, SECTION_HEADER, SectionHeader};
+use super::{BLOCK_LEN, Header, SECTION_BYTES_MAX, SnapshotError, Verified, aligned, verify};
+use crate::storage::vfs::{Open, Vfs, VfsFile};
+use crate::storage::{SaveState, Sections};
+use std::io;
+use std::path::Path;
+
+/// The dirty pages of a save never exceed this, so that no sync beside it waits for more.
+const SYNC_EVERY: u64 = 4 << 20;
+/// Largest single write.
+const WRITE_MAX: usize = 1 << 20;
+
+/// A file that was written, synced, read back and found whole. It is not published yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// The root hash.
+    pub root: blake3::Hash,
+}
+
+/// Writes `state` into the new file `path`, syncs it, and verifies it by reading it again.
+///
+/// The file must not exist; on error an incomplete one may be left for the caller to remove.
+pub fn write(vfs: &dyn Vfs, path: &Path, header: &Header, state: &dyn SaveState) -> Result<Written, SnapshotError> {
+    let file = vfs.open(path, Open::CreateNew)?;
+    let mut writer = Writer::begin(file, header)?;
+    state.write_sections(&mut writer)?;
+    let written = writer.finish()?;
+    // durability: S6 (replace by `let verified = super::Verified { header: header.clone(), bytes: written.bytes, root: written.root };`)
+    let verified = verify(vfs, path)?;
+    let Verified { bytes, root, .. } = verified;
+    if (bytes, root) != (written.bytes, written.root) {
+        return Err(SnapshotError::damaged(0, "what was read back is not what was written"));
+    }
+    Ok(written)
+}
+
+struct Writer {
+    file: Box<dyn VfsFile>,
+    at: u64,
+    synced: u64,
+    offsets: Vec<u8>,
+    root: blake3::Hasher,
+}
+
+impl Writer {
+    fn begin(file: Box<dyn VfsFile>, header: &Header) -> io::Result<Self> {
+        let block = header.encode();
+        let mut root = blake3::Hasher::new();
+        root.update(&block);
+        let mut writer = Self { file, at: 0, synced: 0, offsets: Vec::new(), root };
+        writer.put(&block)?;
+        Ok(writer)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for part in bytes.chunks(WRITE_MAX) {
+            self.file.write_at(self.at, &[part])?;
+            self.at += part.len() as u64;
+            if self.at - self.synced >= SYNC_EVERY {
+                self.file.sync()?;
+                self.synced = self.at;
+            }
+        }
+        Ok(())
+    }
+
+    fn pad(&mut self) -> io::Result<()> {
+        let missing = usize::try_from(aligned(self.at) - self.at).expect("less than a block");
+        if missing == 0 { Ok(()) } else { self.put(&[0; BLOCK_LEN][..missing]) }
+    }
+
+    fn finish(mut self) -> io::Result<Written> {
+        let table_at = self.at;
+        let table = std::mem::take(&mut self.offsets);
+        self.root.update(&table);
+        self.put(&table)?;
+        self.pad()?;
+        let sections = u32::try_from(table.len() / 8).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let end =
+            End { sections, table_at, file_len: self.at + BLOCK_LEN as u64, root: self.root.finalize() };
+        self.put(&end.encode())?;
+        self.file.sync()?; // durability: S5
+        Ok(Written { bytes: end.file_len, root: end.root })
+    }
+}
+
+impl Sections for Writer {
+    fn section(&mut self, tag: [u8; 4], schema: u16, body: &[u8]) -> io::Result<()> {
+        if body.len() as u64 > SECTION_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a section is over 64 MiB"));
+        }
+        let header: [u8; SECTION_HEADER] = SectionHeader::of(tag, schema, body).encode();
+        self.offsets.extend_from_slice(&self.at.to_le_bytes());
+        self.root.update(&header);
+        // One write for what is small: most sections of a small session are.
+        let first = body.len().min(WRITE_MAX - SECTION_HEADER);
+        self.file.write_at(self.at, &[&header, &body[..first]])?;
+        self.at += (SECTION_HEADER + first) as u64;
+        self.put(&body[first..])?;
+        self.pad()
+    }
+}

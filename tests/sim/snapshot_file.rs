@@ -1,0 +1,143 @@
+//! Snapshot files: what is written is read back, and nothing that was changed passes for it.
+
+use crate::toy::Toy;
+use hotset::session::{SessionName, Timestamp};
+use hotset::storage::snapshot::{self, Header, Purpose, SnapshotError, SnapshotId};
+use hotset::storage::vfs::{Open, SimDisk, Vfs, read_all};
+use hotset::storage::{Branch, Machine, Run};
+use std::path::Path;
+
+const FILE: &str = "s.bin";
+
+fn header(toy: &Toy) -> Header {
+    Header {
+        lineage: 7,
+        branch: Branch(8),
+        epoch: 3,
+        id: SnapshotId(9),
+        parent: SnapshotId(4),
+        seq: toy.seq(),
+        created: Timestamp(1_736_695_945_123),
+        at: Timestamp(1_736_695_945_000),
+        summary: Machine::summary(toy),
+        purpose: Purpose::Current,
+        session: SessionName::default_session(),
+        writer: "hotset 0".into(),
+        reasons: vec!["auto-save".into(), "user_disconnect:Alice".into()],
+        runs: vec![(Run(1), 1), (Run(2), 4)],
+    }
+}
+
+fn written(entries: usize) -> (SimDisk, Toy, Vec<u8>) {
+    let disk = SimDisk::new();
+    let mut toy = Toy::default();
+    for number in 0..entries {
+        toy.push(format!("entry {number}").as_bytes());
+    }
+    snapshot::write(&disk, Path::new(FILE), &header(&toy), &toy).unwrap();
+    let bytes = read_all(&disk, Path::new(FILE), 1 << 20).unwrap();
+    (disk, toy, bytes)
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    for entries in [0, 1, 3, 10] {
+        let (disk, toy, bytes) = written(entries);
+        let (loaded, verified) = snapshot::load::<Toy>(&disk, Path::new(FILE)).unwrap();
+        assert_eq!(loaded, toy);
+        assert_eq!(verified.header, header(&toy));
+        assert_eq!(verified.bytes, bytes.len() as u64);
+        assert_eq!(snapshot::read_header(&disk, Path::new(FILE)).unwrap(), header(&toy));
+        assert_eq!(bytes.len() % 4096, 0);
+    }
+}
+
+#[test]
+fn no_flipped_bit_passes() {
+    let (disk, toy, bytes) = written(4);
+    let step = if crate::long() { 1 } else { 13 };
+    for bit in (0..bytes.len() * 8).step_by(step) {
+        let (at, mask) = (bit / 8, 1 << (bit % 8));
+        disk.tamper(Path::new(FILE), at as u64, &[bytes[at] ^ mask]);
+        let error = snapshot::load::<Toy>(&disk, Path::new(FILE)).err();
+        assert!(matches!(error, Some(SnapshotError::Damaged { .. })), "bit {bit}: {error:?}");
+        assert!(snapshot::verify(&disk, Path::new(FILE)).is_err(), "bit {bit}");
+        disk.tamper(Path::new(FILE), at as u64, &[bytes[at]]);
+    }
+    assert_eq!(snapshot::load::<Toy>(&disk, Path::new(FILE)).unwrap().0, toy);
+}
+
+#[test]
+fn no_cut_file_passes() {
+    let (disk, _, bytes) = written(4);
+    for len in (0..bytes.len() as u64).rev().step_by(if crate::long() { 1 } else { 7 }) {
+        disk.tamper_len(Path::new(FILE), len);
+        assert!(snapshot::load::<Toy>(&disk, Path::new(FILE)).is_err(), "cut to {len}");
+    }
+}
+
+#[test]
+fn sections_swapped_with_those_of_another_snapshot_do_not_pass() {
+    let (disk, _, bytes) = written(7);
+    // Blocks 1 to 3 are the sections: each is intact in itself.
+    for (from, to) in [(1, 2), (2, 1), (3, 1)] {
+        disk.tamper(Path::new(FILE), to * 4096, &bytes[from * 4096..][..4096]);
+        assert!(snapshot::verify(&disk, Path::new(FILE)).is_err());
+        disk.tamper(Path::new(FILE), 0, &bytes);
+    }
+}
+
+#[test]
+fn an_intact_file_of_a_later_format_is_refused_as_such() {
+    let (disk, _, mut bytes) = written(1);
+    for (at, value) in [(8, 2), (12, 1), (20, 99)] {
+        let before = bytes[at];
+        bytes[at] = value;
+        let crc = crc32c::crc32c(&bytes[..4092]).to_le_bytes();
+        disk.tamper(Path::new(FILE), 0, &bytes[..4092]);
+        disk.tamper(Path::new(FILE), 4092, &crc);
+        let error = snapshot::verify(&disk, Path::new(FILE)).err();
+        assert!(matches!(error, Some(SnapshotError::Unsupported { .. })), "byte {at}: {error:?}");
+        bytes[at] = before;
+    }
+}
+
+#[test]
+fn a_declared_length_allocates_nothing_that_the_file_does_not_hold() {
+    let (disk, _, mut bytes) = written(1);
+    // The section claims 2^63 bytes, with a checksum that is right.
+    bytes[4096 + 8..4096 + 24].copy_from_slice(&[(1u64 << 63).to_le_bytes(), (1u64 << 63).to_le_bytes()].concat());
+    let crc = crc32c::crc32c(&bytes[4096..4096 + 60]).to_le_bytes();
+    bytes[4096 + 60..4096 + 64].copy_from_slice(&crc);
+    disk.tamper(Path::new(FILE), 0, &bytes);
+    assert!(snapshot::load::<Toy>(&disk, Path::new(FILE)).is_err());
+}
+
+#[test]
+fn a_state_that_contradicts_its_header_is_not_served() {
+    let disk = SimDisk::new();
+    let mut toy = Toy::default();
+    toy.push(b"one");
+    let mut lying = header(&toy);
+    lying.seq = 5;
+    snapshot::write(&disk, Path::new(FILE), &lying, &toy).unwrap();
+    assert!(matches!(snapshot::load::<Toy>(&disk, Path::new(FILE)), Err(SnapshotError::Unacceptable(_))));
+}
+
+#[test]
+fn at_most_four_mebibytes_are_dirty_while_a_snapshot_is_written() {
+    let disk = SimDisk::new();
+    let mut toy = Toy::default();
+    for _ in 0..10 {
+        toy.push(&vec![1; 3 << 20]);
+    }
+    disk.start_trace();
+    snapshot::write(&disk, Path::new(FILE), &header(&toy), &toy).unwrap();
+    let mut dirty = 0;
+    for operation in disk.trace() {
+        dirty = if format!("{:?}", operation.kind) == "Sync" { 0 } else { dirty + operation.len };
+        assert!(dirty <= 6 << 20, "{dirty} bytes were dirty at once");
+    }
+    assert_eq!(dirty, 0);
+    assert!(disk.open(Path::new(FILE), Open::CreateNew).is_err());
+}
