@@ -530,7 +530,7 @@ def exit_codes():
     cases = [
         (["--no-such-flag"], {}, 64),
         (["no-such-command"], {}, 64),
-        (["serve", "--save-interval", "soon"], {}, 78),
+        (["serve", "--save-interval", "soon"], {}, 64),
         (["serve"], {"SAVE_INTERVAL": "soon"}, 78),
         (["serve"], {"HOTSET_SAVE_INTERVALL": "60"}, 78),
         (["config", "check"], {"MAX_BACKUPS": "-1"}, 78),
@@ -538,7 +538,7 @@ def exit_codes():
         (["config", "show"], {}, 0),
         (["--help"], {}, 0),
         (["--version"], {}, 0),
-        (["import", "no-such-file.db"], {}, 66),
+        (["import", "no-such-file.db"], {}, 74),
         (["import", binary()], {}, 65),
         (["status"], {"HTTP_PORT": str(free_ports()[3])}, 69),
         (["healthcheck"], {"HTTP_PORT": str(free_ports()[3])}, 69),
