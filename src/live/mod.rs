@@ -18,6 +18,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+pub use crate::storage::SaveOutcome;
 pub use directory::{Directory, OpenRefused};
 pub use export::{EXPORT_VERSION, export};
 pub use handle::{Counts, LastSave, LiveSettings, Membership, SessionHandle, SessionOrigin, Shared};
