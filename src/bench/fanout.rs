@@ -225,11 +225,7 @@ pub(super) struct Measured {
 
 /// Runs the load for this long and reads the server's CPU time before and after.
 #[expect(clippy::cast_precision_loss, reason = "counts of seconds")]
-pub(super) fn measure(
-    generator: &mut Generator,
-    server: &mut ServerProcess,
-    time: Duration,
-) -> io::Result<Measured> {
+pub(super) fn measure(generator: &mut Generator, server: &mut ServerProcess, time: Duration) -> io::Result<Measured> {
     let thread = generator.begin_window();
     let since = crate::ops::clock::instant();
     let (cpu, switches) = (server.cpu(), server.context_switches());

@@ -296,10 +296,8 @@ impl Generator {
 
     fn set_timer(&self, after: Duration) -> io::Result<()> {
         let after = after.max(Duration::from_nanos(1));
-        let value = Timespec {
-            tv_sec: i64::try_from(after.as_secs()).expect("minutes"),
-            tv_nsec: after.subsec_nanos().into(),
-        };
+        let value =
+            Timespec { tv_sec: i64::try_from(after.as_secs()).expect("minutes"), tv_nsec: after.subsec_nanos().into() };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
         rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
         Ok(())
@@ -325,9 +323,7 @@ impl Generator {
                 }
                 return self.flush(index);
             }
-            Err(error)
-                if error.kind() == io::ErrorKind::WouldBlock || error.kind() == io::ErrorKind::Interrupted =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || error.kind() == io::ErrorKind::Interrupted => {
                 return Ok(());
             }
             Err(error) => ledger.closed(&error.to_string()),

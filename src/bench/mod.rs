@@ -3,11 +3,13 @@
 //! It measures the daemon from outside, as a process of its own; only `hotset bench generate` uses the rooms of the
 //! library. Nothing but `cli` may use this room.
 
+mod chance;
 mod connection;
 mod fanout;
 mod frames;
 mod generator;
 mod histogram;
+mod loss;
 mod machine;
 mod messages;
 mod report;
@@ -40,6 +42,12 @@ pub enum BenchCommand {
     Fanout(FanoutArgs),
     /// CPU per delivery in 200 sessions of 5, against the bare room
     Rooms(RoomsArgs),
+    /// Be one client of the loss test
+    #[command(hide = true)]
+    Client {
+        /// What to do, as a JSON object: url, name, format, log, seed, rate, nodes, large_every
+        ask: String,
+    },
     /// Serve the bare room
     #[command(hide = true)]
     Room {
@@ -52,14 +60,16 @@ pub enum BenchCommand {
 /// Runs one benchmark and prints its rows on standard output.
 pub fn run(args: &BenchArgs) -> io::Result<()> {
     machine::raise_open_files();
-    if let BenchCommand::Room { port } = args.command {
-        return room::serve(port);
+    match &args.command {
+        BenchCommand::Room { port } => return room::serve(*port),
+        BenchCommand::Client { ask } => return loss::run(ask),
+        BenchCommand::Fanout(_) | BenchCommand::Rooms(_) => {}
     }
     machine::pin_to(machine::GENERATOR_CORE);
     let mut report = Report::begin(args.json)?;
     match &args.command {
         BenchCommand::Fanout(args) => fanout::fanout(args, &mut report),
         BenchCommand::Rooms(args) => fanout::rooms(args, &mut report),
-        BenchCommand::Room { .. } => Ok(()),
+        BenchCommand::Room { .. } | BenchCommand::Client { .. } => Ok(()),
     }
 }
