@@ -7,6 +7,7 @@ mod chance;
 mod connection;
 mod fanout;
 mod frames;
+mod generate;
 mod generator;
 mod histogram;
 mod loss;
@@ -19,6 +20,7 @@ mod tally;
 mod workspace;
 
 pub use fanout::{FanoutArgs, Format, LoadArgs, Mode, RoomsArgs, Servers};
+pub use generate::{GenerateArgs, NodeSize};
 pub use messages::Edit;
 
 use report::Report;
@@ -42,6 +44,8 @@ pub enum BenchCommand {
     Fanout(FanoutArgs),
     /// CPU per delivery in 200 sessions of 5, against the bare room
     Rooms(RoomsArgs),
+    /// Make a data directory with a session of any size
+    Generate(GenerateArgs),
     /// Be one client of the loss test
     #[command(hide = true)]
     Client {
@@ -63,13 +67,14 @@ pub fn run(args: &BenchArgs) -> io::Result<()> {
     match &args.command {
         BenchCommand::Room { port } => return room::serve(*port),
         BenchCommand::Client { ask } => return loss::run(ask),
-        BenchCommand::Fanout(_) | BenchCommand::Rooms(_) => {}
+        BenchCommand::Generate(_) | BenchCommand::Fanout(_) | BenchCommand::Rooms(_) => {}
     }
     machine::pin_to(machine::GENERATOR_CORE);
     let mut report = Report::begin(args.json)?;
     match &args.command {
         BenchCommand::Fanout(args) => fanout::fanout(args, &mut report),
         BenchCommand::Rooms(args) => fanout::rooms(args, &mut report),
+        BenchCommand::Generate(args) => generate::command(args, &mut report),
         BenchCommand::Room { .. } | BenchCommand::Client { .. } => Ok(()),
     }
 }

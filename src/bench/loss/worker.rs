@@ -213,7 +213,7 @@ impl Worker {
         let mut next_large = begin + large_every.mul_f64(chance.share());
         loop {
             thread::sleep(Duration::from_millis(10));
-            let mut state = self.state();
+            let state = self.state();
             let Some(writer) = state.writer.clone() else {
                 (begin, sent) = (clock::instant(), 0);
                 continue;
