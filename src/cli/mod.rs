@@ -1,1 +1,184 @@
 //! The command line: parse, run, exit codes.
+
+mod exit;
+mod http;
+mod output;
+mod remote;
+mod settings;
+
+pub use exit::{Exit, Failure};
+pub use settings::ReferenceForm;
+
+use crate::config::{KEYS, Loaded, Sources};
+use crate::server;
+use crate::session::SessionName;
+use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// Keeps live collaborative sessions, whatever happens.
+#[derive(Debug, Parser)]
+#[command(name = "hotset", version, disable_help_subcommand = true)]
+struct Cli {
+    /// Read these settings instead of config/hotset.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Read these settings instead of .env
+    #[arg(long, global = true, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (this is what happens without a command)
+    Serve,
+    /// Show what the running daemon is doing
+    Status,
+    /// Save a session now
+    Save(OneSession),
+    /// Make and list backups
+    #[command(subcommand)]
+    Backups(BackupsCommand),
+    /// Write a session out as JSON
+    Export {
+        #[command(flatten)]
+        session: OneSession,
+        /// Write into this new file instead of to standard output
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Show the passwords in force
+    #[command(subcommand)]
+    Password(PasswordCommand),
+    /// Show and check the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// End with 0 if the daemon is alive (for containers)
+    Healthcheck,
+}
+
+#[derive(Debug, Subcommand)]
+enum BackupsCommand {
+    /// Make a backup of a session now
+    Create(OneSession),
+    /// List a session's backups
+    List(OneSession),
+}
+
+#[derive(Debug, Subcommand)]
+enum PasswordCommand {
+    /// Show them; they are never shown anywhere else
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Show every setting and where it comes from
+    Show,
+    /// Say whether the settings are good, without starting anything
+    Check,
+    /// Print the reference of all settings
+    Reference {
+        /// In which form
+        #[arg(long, value_enum, default_value = "md")]
+        form: ReferenceForm,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct OneSession {
+    /// Which session
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = session_name)]
+    session: SessionName,
+}
+
+fn session_name(text: &str) -> Result<SessionName, String> {
+    SessionName::new(text).map_err(|error| error.to_string())
+}
+
+/// Runs the command line and says how the process should end.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help and version are no failures; clap knows where each belongs.
+            let _closed = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    match Cli::from_arg_matches(&matches).map_err(|error| Failure::new(Exit::Usage, error)).and_then(|cli| {
+        let sources = sources(&cli, &matches);
+        dispatch(cli, sources)
+    }) {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            output::complain(&failure.message);
+            failure.exit
+        }
+    }
+}
+
+/// The derived commands, with one flag for each setting from the table.
+fn command() -> clap::Command {
+    let settings = KEYS.iter().filter_map(|key| Some((key, key.flag()?)));
+    settings.fold(Cli::command(), |command, (key, flag)| {
+        let value = key.name.rsplit('_').next().unwrap_or_default().to_uppercase();
+        let arg = Arg::new(key.name).long(flag).value_name(value).help(key.doc).help_heading("Settings").global(true);
+        command.arg(arg.hide_short_help(true).allow_hyphen_values(false))
+    })
+}
+
+fn sources(cli: &Cli, matches: &ArgMatches) -> Sources {
+    let environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    let named = |name: &str| environment.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let flag = |key: &crate::config::Key| Some((key.name, matches.get_one::<String>(key.name)?.clone()));
+    Sources {
+        directory: PathBuf::new(),
+        config: cli.config.clone().or_else(|| named("HOTSET_CONFIG")),
+        env_file: cli.env_file.clone().or_else(|| named("HOTSET_ENV_FILE")),
+        flags: KEYS.iter().filter(|key| !key.is_secret()).filter_map(flag).collect(),
+        environment,
+    }
+}
+
+fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
+    let json = cli.json;
+    if let Some(Command::Config(ConfigCommand::Reference { form })) = cli.command {
+        return settings::reference(form);
+    }
+    let loaded = sources.load()?;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => Ok(server::run(sources, loaded)?),
+        other => {
+            warn(&loaded);
+            ask(other, &loaded, json)
+        }
+    }
+}
+
+fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
+    match command {
+        Command::Serve | Command::Config(ConfigCommand::Reference { .. }) => Ok(()),
+        Command::Status => remote::status(loaded, json),
+        Command::Save(of) => remote::save(loaded, &of.session, json),
+        Command::Backups(BackupsCommand::Create(of)) => remote::create_backup(loaded, &of.session, json),
+        Command::Backups(BackupsCommand::List(of)) => remote::list_backups(loaded, &of.session, json),
+        Command::Export { session, to } => remote::export(loaded, &session.session, to.as_deref()),
+        Command::Password(PasswordCommand::Show) => settings::show_passwords(loaded, json),
+        Command::Config(ConfigCommand::Show) => settings::show(loaded, json),
+        Command::Config(ConfigCommand::Check) => settings::check(loaded, json),
+        Command::Healthcheck => remote::healthcheck(loaded, json),
+    }
+}
+
+fn warn(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        output::complain(&format!("warning: {warning}"));
+    }
+}
