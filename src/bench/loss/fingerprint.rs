@@ -32,7 +32,9 @@ fn push(out: &mut Vec<u8>, value: &Value) {
         }
         Value::Array(items) => {
             out.push(b'[');
-            items.iter().for_each(|item| push(out, item));
+            for item in items {
+                push(out, item);
+            }
             out.push(b']');
         }
         Value::Object(fields) => {

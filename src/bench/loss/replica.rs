@@ -87,10 +87,10 @@ impl Replica {
         let listed = |change: &Fields| list(change, "ids");
         match text(&change, "do").as_str() {
             "node.put" => self.put_node(&change, payload, stamp.seq),
-            "node.patch" => self.patch_node(change, payload, stamp.seq)?,
+            "node.patch" => self.patch_node(&change, payload, stamp.seq)?,
             "node.remove" => listed(&change).iter().for_each(|id| drop(self.nodes.remove(id))),
-            "node.lock" => self.set_owner(&[id], change.get("owner").cloned().unwrap_or_default()),
-            "node.unlock" => self.set_owner(&listed(&change), Value::Null),
+            "node.lock" => self.set_owner(&[id], change.get("owner").unwrap_or(&Value::Null)),
+            "node.unlock" => self.set_owner(&listed(&change), &Value::Null),
             "task.put" => self.put_task(&change, stamp),
             "task.patch" => {
                 let task = self.tasks.get_mut(&id).ok_or_else(|| io::Error::other("a patch of no task"))?;
@@ -107,7 +107,8 @@ impl Replica {
                 member.extend(object(Some(&json!({"online": true, "role": change.get("role")}))));
             }
             "member.leave" => {
-                drop(self.members.entry(text(&change, "name")).or_default().insert("online".to_owned(), false.into()))
+                let member = self.members.entry(text(&change, "name")).or_default();
+                member.insert("online".to_owned(), false.into());
             }
             "member.set" => {
                 let member = self.members.entry(stamp.author.to_owned()).or_default();
@@ -116,7 +117,7 @@ impl Replica {
             }
             "session.restore" => {
                 let all: Vec<String> = self.nodes.keys().cloned().collect();
-                self.set_owner(&all, Value::Null);
+                self.set_owner(&all, &Value::Null);
                 self.members.values_mut().for_each(|member| drop(member.insert("online".to_owned(), false.into())));
             }
             unknown => return Err(io::Error::other(format!("unknown change {unknown}"))),
@@ -135,8 +136,8 @@ impl Replica {
         self.nodes.insert(id, Node { fields, payload: payload.unwrap_or(Content::Json(Value::Null)) });
     }
 
-    fn patch_node(&mut self, change: Fields, payload: Option<Content>, seq: u64) -> io::Result<()> {
-        let node = self.nodes.get_mut(&text(&change, "id"));
+    fn patch_node(&mut self, change: &Fields, payload: Option<Content>, seq: u64) -> io::Result<()> {
+        let node = self.nodes.get_mut(&text(change, "id"));
         let node = node.ok_or_else(|| io::Error::other("a patch of no node"))?;
         node.fields.extend(object(change.get("set")));
         node.fields.insert("revision".to_owned(), seq.into());
@@ -155,7 +156,7 @@ impl Replica {
         Ok(())
     }
 
-    fn set_owner(&mut self, ids: &[String], owner: Value) {
+    fn set_owner(&mut self, ids: &[String], owner: &Value) {
         for id in ids {
             if let Some(node) = self.nodes.get_mut(id) {
                 node.fields.insert("owner".to_owned(), owner.clone());

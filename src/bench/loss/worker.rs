@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 /// A server that says nothing for this long is taken for dead.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Unanswered operations beyond this many pause the sender (the protocol allows 512).
 const PENDING_MAX: usize = 400;
 
@@ -228,27 +228,30 @@ impl Worker {
             }
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few operations")]
             let due = (begin.elapsed().as_secs_f64() * self.ask.rate) as u64;
-            let mut first = state.last_op + 1;
             drop(state);
             for _ in 0..due.saturating_sub(sent).min(50) {
                 let large = clock::instant() >= next_large;
                 if large {
                     next_large = clock::instant() + large_every;
                 }
-                let mark = format!("{}:{first}", self.ask.name);
-                let operations = operation(&mut chance, self.dialect, self.ask.nodes, &mark, large);
-                let frame = encode(self.dialect, first, operations);
-                self.note(&format!("S {first}"));
-                out.extend_from_slice(&frame);
-                let mut state = self.state();
-                state.pending.insert(first, frame);
-                state.last_op = first;
-                first += 1;
+                self.begin_operation(&mut chance, large, &mut out);
                 sent += 1;
             }
             // A lost connection is the reader's to notice; what was not sent stays pending.
             let _ = (&*writer).write_all(&out);
         }
+    }
+
+    /// Makes up one operation; it is pending from now on, also if it cannot be sent.
+    fn begin_operation(&self, chance: &mut Chance, large: bool, out: &mut Vec<u8>) {
+        let op = self.state().last_op + 1;
+        let operations = operation(chance, self.dialect, self.ask.nodes, &format!("{}:{op}", self.ask.name), large);
+        let frame = encode(self.dialect, op, operations);
+        self.note(&format!("S {op}"));
+        out.extend_from_slice(&frame);
+        let mut state = self.state();
+        state.pending.insert(op, frame);
+        state.last_op = op;
     }
 
     /// Answers the driver's commands, one JSON line each.
