@@ -142,10 +142,10 @@ pub fn patch(target: &[u8], patch: &[u8], bounds: &Bounds) -> Result<Vec<u8>, Js
     // Operations lie in an array of objects, which the values inside them need not pay for.
     let Patch(operations) = parse(patch, bounds, bounds.depth + 2)?;
     let mut meter = Meter { bounds, bytes: target.len(), work: 0 };
-    for operation in &operations {
+    for (index, operation) in operations.iter().enumerate() {
         meter.charge(&document, operation)?;
         json_patch::patch_unsafe(&mut document, std::slice::from_ref(operation))
-            .map_err(|error| JsonError::NotApplicable(error.to_string()))?;
+            .map_err(|error| JsonError::NotApplicable(format!("operation {index}: {}", error.kind)))?;
     }
     write(&document, bounds)
 }
@@ -175,9 +175,14 @@ fn write(document: &Value, bounds: &Bounds) -> Result<Vec<u8>, JsonError> {
     Ok(text)
 }
 
+/// Most bytes of a parser's message: it may quote from the text.
+const MESSAGE_BYTES: usize = 200;
+
 #[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
 fn syntax(error: serde_json::Error) -> JsonError {
-    JsonError::Syntax(error.to_string())
+    let mut message = error.to_string();
+    message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+    if error.is_data() { JsonError::NotApplicable(message) } else { JsonError::Syntax(message) }
 }
 
 /// Keeps account of what a patch costs, before each of its operations.
@@ -273,5 +278,137 @@ impl Size {
             depth: all.depth.max(part.depth),
         });
         Self { depth: all.depth + 1, ..all }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDE: Bounds = Bounds::STORED;
+
+    fn merged(target: &str, patch: &str) -> String {
+        String::from_utf8(merge(target.as_bytes(), patch.as_bytes(), &WIDE).expect("it merges")).expect("UTF-8")
+    }
+
+    fn patched(target: &str, operations: &str) -> Result<String, JsonError> {
+        patch(target.as_bytes(), operations.as_bytes(), &WIDE).map(|text| String::from_utf8(text).expect("UTF-8"))
+    }
+
+    #[test]
+    fn valid_text_is_accepted_and_everything_else_is_not() {
+        for text in ["null", " [1, 2.5e300, \"\\u00e9\"] ", r#"{"a":{"b":[]}}"#, r#""[[[\"[[[""#] {
+            assert_eq!(valid(text.as_bytes(), 3), Ok(()), "{text}");
+        }
+        for text in ["", "nul", "[1,]", "{\"a\"}", "[1] 2", "\"\n\"", "'a'", "01", "[", "\"\\"] {
+            assert!(matches!(valid(text.as_bytes(), 3), Err(JsonError::Syntax(_))), "{text}");
+        }
+        assert!(matches!(valid(b"\"\xff\"", 3), Err(JsonError::Syntax(_))), "not UTF-8");
+    }
+
+    #[test]
+    fn nesting_is_refused_before_anything_recursive_sees_it() {
+        assert_eq!(valid(b"[[[]]]", 3), Ok(()));
+        assert_eq!(valid(b"[[[[]]]]", 3), Err(JsonError::TooDeep { max: 3 }));
+        let deep = "[".repeat(1_000_000);
+        assert_eq!(valid(deep.as_bytes(), usize::MAX), Err(JsonError::TooDeep { max: 120 }));
+        let deepest = format!("{}{}", "[".repeat(120), "]".repeat(120));
+        assert_eq!(valid(deepest.as_bytes(), usize::MAX), Ok(()));
+        assert_eq!(
+            patched(&deepest, r#"[{"op":"test","path":"/0","value":1}]"#)
+                .map_err(|error| matches!(error, JsonError::NotApplicable(_))),
+            Err(true)
+        );
+    }
+
+    #[test]
+    fn only_objects_are_objects() {
+        assert_eq!(valid_object(b" {}", 3), Ok(()));
+        assert!(valid_object(b"[]", 3).is_err());
+        assert!(valid_object(b"{", 3).is_err());
+    }
+
+    #[test]
+    fn merge_patches_do_what_rfc_7396_says() {
+        for (target, patch, result) in [
+            (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"a":null}"#, "{}"),
+            (r#"{"a":"b","b":"c"}"#, r#"{"a":null}"#, r#"{"b":"c"}"#),
+            (r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"c"}"#, r#"{"a":["b"]}"#, r#"{"a":["b"]}"#),
+            (r#"{"a":{"b":"c"}}"#, r#"{"a":{"b":"d","c":null}}"#, r#"{"a":{"b":"d"}}"#),
+            (r#"{"a":[{"b":"c"}]}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),
+            (r#"["a","b"]"#, r#"["c","d"]"#, r#"["c","d"]"#),
+            (r#"{"a":"b"}"#, r#"["c"]"#, r#"["c"]"#),
+            (r#"{"a":"foo"}"#, "null", "null"),
+            (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"e":null,"a":1}"#),
+            ("[1,2]", r#"{"a":"b","c":null}"#, r#"{"a":"b"}"#),
+            ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
+        ] {
+            assert_eq!(merged(target, patch), result, "{target} merged with {patch}");
+        }
+    }
+
+    #[test]
+    fn patches_do_what_rfc_6902_says() {
+        for (target, operations, result) in [
+            (r#"{"a":1}"#, r#"[{"op":"add","path":"/b","value":[2]}]"#, r#"{"a":1,"b":[2]}"#),
+            ("[1,3]", r#"[{"op":"add","path":"/1","value":2},{"op":"add","path":"/-","value":4}]"#, "[1,2,3,4]"),
+            ("[1,2,3]", r#"[{"op":"remove","path":"/1"}]"#, "[1,3]"),
+            (
+                r#"{"a/b":1,"m~n":2}"#,
+                r#"[{"op":"replace","path":"/a~1b","value":3},{"op":"test","path":"/m~0n","value":2}]"#,
+                r#"{"a/b":3,"m~n":2}"#,
+            ),
+            (r#"{"a":[1],"b":2}"#, r#"[{"op":"move","from":"/b","path":"/a/0"}]"#, r#"{"a":[2,1]}"#),
+            (r#"{"a":{"x":1}}"#, r#"[{"op":"copy","from":"/a","path":"/b"}]"#, r#"{"a":{"x":1},"b":{"x":1}}"#),
+            ("1", r#"[{"op":"replace","path":"","value":{}}]"#, "{}"),
+        ] {
+            assert_eq!(patched(target, operations).as_deref(), Ok(result), "{target} patched with {operations}");
+        }
+    }
+
+    #[test]
+    fn numbers_keep_their_precision_through_a_patch() {
+        let text = r#"{"a":0.1,"b":18446744073709551615,"c":-9223372036854775808,"d":2.2250738585072014e-308}"#;
+        assert_eq!(merged(text, "{}"), text);
+    }
+
+    #[test]
+    fn copies_cannot_double_a_document_without_bound() {
+        let double = r#"{"op":"copy","from":"/a","path":"/a/-"}"#;
+        let operations = format!("[{}]", vec![double; 40].join(","));
+        let result = patched(r#"{"a":["0123456789"]}"#, &operations);
+        assert!(matches!(result, Err(JsonError::TooLarge { .. } | JsonError::TooDeep { .. })), "{result:?}");
+        let flat = r#"{"op":"copy","from":"/a","path":"/b/-"}"#;
+        let operations = format!("[{}]", vec![flat; 20_000].join(","));
+        let target = format!(r#"{{"a":"{}","b":[]}}"#, "x".repeat(10_000));
+        assert!(matches!(patched(&target, &operations), Err(JsonError::TooLarge { .. } | JsonError::TooMuchWork)));
+    }
+
+    #[test]
+    fn a_patch_cannot_work_for_minutes() {
+        let target = format!("[{}0]", "0,".repeat(900_000));
+        let shift = r#"{"op":"add","path":"/0","value":0},{"op":"remove","path":"/0"}"#;
+        let operations = format!("[{}]", vec![shift; 1_000].join(","));
+        assert_eq!(patched(&target, &operations), Err(JsonError::TooMuchWork));
+    }
+
+    #[test]
+    fn what_costs_too_much_memory_as_values_is_refused() {
+        let many = format!("[{}0]", "0,".repeat(VALUES_MAX));
+        assert_eq!(patched(&many, "[]"), Err(JsonError::TooManyValues { max: VALUES_MAX }));
+        let long = format!("\"{}\"", "x".repeat(WIDE.bytes));
+        assert_eq!(patched(&long, "[]"), Err(JsonError::TooLarge { max: WIDE.bytes }));
+    }
+
+    #[test]
+    fn what_is_no_patch_says_so_in_few_words() {
+        let odd = format!(r#"[{{"op":"{}","path":""}}]"#, "é".repeat(10_000));
+        let Err(JsonError::NotApplicable(message)) = patched("{}", &odd) else { panic!("it was accepted") };
+        assert!(message.len() <= MESSAGE_BYTES, "{message}");
+        assert!(matches!(patched("{}", "{}"), Err(JsonError::NotApplicable(_))));
+        assert!(matches!(patched("1e999", "[]"), Err(JsonError::Syntax(_))), "no 64-bit float holds it");
     }
 }

@@ -174,3 +174,184 @@ fn write_parts<T: Serialize>(
 fn bad_content(error: BadStored) -> BadContent {
     BadContent(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{
+        Author, ClientId, Command, Decision, Limits, MemberName, NodeId, NodePut, Operation, Payload, Role,
+    };
+
+    use std::time::Duration;
+
+    #[derive(Default)]
+    struct Parts(Vec<([u8; 4], Vec<u8>)>);
+
+    impl Sections for Parts {
+        fn section(&mut self, tag: [u8; 4], schema: u16, body: &[u8]) -> io::Result<()> {
+            assert_eq!(schema, SCHEMA);
+            self.0.push((tag, body.to_vec()));
+            Ok(())
+        }
+    }
+
+    fn put(id: String, payload: Vec<u8>) -> NodePut {
+        NodePut {
+            id: NodeId::new(id).expect("an id"),
+            kind: "mesh".into(),
+            name: "".into(),
+            parent: None,
+            order: None,
+            dependencies: Vec::new(),
+            payload: Payload::Bytes { media_type: "text/plain".into(), data: payload.into() },
+            if_revision: None,
+        }
+    }
+
+    fn machine(payloads: impl IntoIterator<Item = usize>) -> SessionMachine {
+        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let put = |(n, size)| Operation::NodePut(put(format!("n{n:07}"), vec![7; size]));
+        let operations: Vec<Operation> = payloads.into_iter().enumerate().map(put).collect();
+        let mut session = Session::new();
+        for operations in operations.chunks(4_096) {
+            let command = Command::Edit { op: None, operations: operations.to_vec() };
+            match session.decide(&command, &author, Timestamp(1), &Limits::default()) {
+                Ok(Decision::New(event)) => session.evolve(&event),
+                other => panic!("it was not accepted: {other:?}"),
+            }
+        }
+        session.into()
+    }
+
+    fn saved(machine: &SessionMachine) -> Parts {
+        let mut parts = Parts::default();
+        Machine::write_sections(machine, &mut parts).expect("memory takes everything");
+        parts
+    }
+
+    fn load(parts: &Parts, seq: u64, summary: &Summary) -> Result<SessionMachine, BadContent> {
+        let mut machine = SessionMachine::empty();
+        for (tag, body) in &parts.0 {
+            machine.load_section(*tag, SCHEMA, body)?;
+        }
+        machine.finish_load(seq, summary)?;
+        Ok(machine)
+    }
+
+    #[test]
+    fn sections_stay_small_unless_a_single_node_is_large() {
+        let mut sizes = vec![1_000; 10_000];
+        sizes[5] = 9 << 20;
+        let machine = machine(sizes);
+        let parts = saved(&machine);
+        let (large, usual): (Vec<usize>, Vec<usize>) =
+            parts.0.iter().map(|(_, body)| body.len()).partition(|bytes| *bytes > SECTION_BYTES);
+        assert_eq!(large.len(), 1, "only the one with the large node");
+        assert!(large[0] < (9 << 20) + 1_000, "and that one is alone in it");
+        assert!(usual.iter().filter(|bytes| **bytes > SECTION_BYTES / 2).count() >= 2, "the others are filled");
+        let loaded = load(&parts, 3, &Machine::summary(&machine)).expect("it was saved");
+        assert_eq!(loaded.session(), machine.session());
+    }
+
+    #[test]
+    fn the_largest_node_fits_into_a_section() {
+        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let at_most = (64 << 20) - (4 << 10);
+        for (size, fits) in [(at_most, true), (at_most + 1, false)] {
+            let operations = vec![Operation::NodePut(put("x".repeat(128), vec![0; size]))];
+            let command = Command::Edit { op: None, operations };
+            let mut session = Session::new();
+            let decision = session.decide(&command, &author, Timestamp(1), &Limits::default());
+            assert_eq!(decision.is_ok(), fits);
+            if let Ok(Decision::New(event)) = decision {
+                session.evolve(&event);
+                let parts = saved(&session.into());
+                assert!(parts.0.iter().all(|(_, body)| body.len() <= 64 << 20));
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_does_not_fit_is_refused() {
+        let machine = machine([1, 2]);
+        let (parts, summary) = (saved(&machine), Machine::summary(&machine));
+        assert!(load(&parts, 1, &summary).is_ok());
+        assert!(load(&parts, 2, &summary).is_err());
+        assert!(load(&parts, 1, &Summary { nodes: 3, ..summary }).is_err());
+        assert!(load(&Parts::default(), 0, &Summary::default()).is_err(), "nothing at all is not an empty session");
+    }
+
+    #[test]
+    fn unknown_sections_and_schemas_are_refused() {
+        let mut machine = SessionMachine::empty();
+        assert!(machine.load_section(*b"WHAT", SCHEMA, b"").is_err());
+        assert!(machine.load_section(META, 2, b"").is_err());
+        assert!(machine.load_section(NODES, SCHEMA, &[0]).is_err(), "metadata comes first");
+    }
+
+    #[test]
+    fn a_record_of_another_seq_is_refused() {
+        let event = Event::restored(5, Timestamp(1), "a file");
+        let mut body = Vec::new();
+        EventRecord(Arc::new(event)).encode(&mut body);
+        let mut machine = SessionMachine::empty();
+        assert!(machine.apply(4, &body).is_err());
+        assert!(machine.apply(5, &body).is_ok());
+        assert_eq!(Machine::seq(&machine), 5);
+    }
+
+    /// The time that this thread has computed, whatever else the machine does.
+    fn cpu() -> Duration {
+        rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().expect("it is not negative")
+    }
+
+    #[test]
+    #[ignore = "measures: run it with --release, on a quiet machine"]
+    fn two_hundred_thousand_nodes_are_put_saved_and_loaded_quickly() {
+        let count = 200_000u32;
+        let per_node = |since: Duration| (cpu() - since).as_secs_f64() * 1e6 / f64::from(count);
+        let author = Author { name: MemberName::new("alice").expect("a name"), role: Role::Member };
+        let limits = Limits::default();
+        let mut session = Session::new();
+        let join = Command::Join { client: ClientId(1) };
+        if let Ok(Decision::New(event)) = session.decide(&join, &author, Timestamp(1), &limits) {
+            session.evolve(&event);
+        }
+        let json = format!("{{\"data\":\"{}\"}}", "x".repeat(80));
+        let commands: Vec<Command> = (0..count)
+            .map(|n| {
+                let id =
+                    |n: u32| format!("{:032x}", u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+                let parent = (n > 0).then(|| NodeId::new(id(n / 8)).expect("an id"));
+                let payload = Payload::Json(json.clone().into());
+                let put = NodePut { parent, payload, ..put(id(n), Vec::new()) };
+                Command::Edit { op: None, operations: vec![Operation::NodePut(put)] }
+            })
+            .collect();
+        let (mut deciding, mut evolving) = (Duration::ZERO, Duration::ZERO);
+        for command in &commands {
+            let start = cpu();
+            let Ok(Decision::New(event)) = session.decide(command, &author, Timestamp(1), &limits) else {
+                panic!("it was not accepted")
+            };
+            deciding += cpu() - start;
+            let start = cpu();
+            session.evolve(&event);
+            evolving += cpu() - start;
+        }
+        let micros = |all: Duration| all.as_secs_f64() * 1e6 / f64::from(count);
+        println!("decide {:.2} µs, evolve {:.2} µs per node", micros(deciding), micros(evolving));
+        let machine = SessionMachine::from(session);
+        let start = cpu();
+        let parts = saved(&machine);
+        println!("save {:.2} µs per node", per_node(start));
+        let start = cpu();
+        let loaded = load(&parts, u64::from(count) + 1, &Machine::summary(&machine)).expect("it was saved");
+        println!("load {:.2} µs per node", per_node(start));
+        assert_eq!(loaded.session().totals(), machine.session().totals());
+        drop(commands);
+        let start = cpu();
+        drop((loaded, machine));
+        println!("drop {:.2} µs per node, two copies", per_node(start) / 2.0);
+    }
+}

@@ -66,12 +66,13 @@ impl Chat {
         }
     }
 
-    /// How many of the oldest messages must go when `more` messages of `more_bytes` together are added.
+    /// How many of the oldest messages must go when `more` messages of `more_bytes` together are added. The newest
+    /// stays, however large it is.
     pub(super) fn excess(&self, more: u64, more_bytes: u64, max: u64, max_bytes: u64) -> u64 {
         let (mut count, mut bytes) = (self.len() + more, self.bytes + more_bytes);
         let mut forgotten = 0;
         for message in self.messages.values() {
-            if count <= max.max(1) && bytes <= max_bytes {
+            if count <= 1 || (count <= max && bytes <= max_bytes) {
                 break;
             }
             count -= 1;

@@ -37,11 +37,11 @@ impl Session {
             Change::Forgotten { messages, members, clients } => {
                 self.chat.forget(*messages);
                 for name in members {
- self.members.forget(name);
-}
+                    self.members.forget(name);
+                }
                 for id in clients {
- self.applied.forget(*id);
-}
+                    self.applied.forget(*id);
+                }
             }
         }
     }

@@ -1,8 +1,9 @@
 //! CPython's opinion: whatever the scanner lets pass must load in CPython, ask for nothing that is not listed, and
 //! come back equal from our reader and writer.
 
+use crate::files::{client_messages, deltas, fixture, unpacked};
+use crate::malicious;
 use crate::mutants::{Chance, mutant, program};
-use crate::{malicious, samples, unpacked};
 
 use bytes::Bytes;
 use hotset::formats::pickle::{Policy, Value, read, scan, write};
@@ -52,14 +53,19 @@ impl Judge {
 
     /// Ends the process; panics if it found anything.
     fn verdict(self) {
+        let result = self.result();
+        for fault in ["asked", "opcodes", "different", "failed"] {
+            assert_eq!(result[fault], serde_json::json!([]), "{fault}");
+        }
+    }
+
+    fn result(self) -> serde_json::Value {
         drop(self.input.into_inner().unwrap());
         let output = self.child.wait_with_output().unwrap();
         assert!(output.status.success());
         let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(result["checked"], self.sent);
-        for fault in ["asked", "opcodes", "different", "failed"] {
-            assert_eq!(result[fault], serde_json::json!([]), "{fault}");
-        }
+        result
     }
 }
 
@@ -106,6 +112,19 @@ fn judge(judge: &mut Judge, policy: usize, pickle: &[u8]) -> bool {
 }
 
 #[test]
+fn the_comparison_notices_what_should_not_have_passed() {
+    let mut python = Judge::start();
+    python.send(0, b"cos\nsystem\n(S'id'\ntR.", b"");
+    python.send(0, b"N.", b"K\x01.");
+    python.send(1, b"cbuiltins\nint\n.", b"");
+    python.send(2, b"\x80\x04\x8c\x02idQ.", b"");
+    python.send(0, b"\x80\x04h\x07.", b"");
+    let result = python.result();
+    let found = |kind: &str| result[kind].as_array().unwrap().len();
+    assert_eq!((found("asked"), found("different"), found("failed")), (4, 1, 1), "{result}");
+}
+
+#[test]
 fn plain_data_in_every_binary_protocol_passes_and_survives_reading_and_writing() {
     let dumps = python_dumps();
     assert!(dumps.len() > 250, "{}", dumps.len());
@@ -131,8 +150,8 @@ fn what_is_written_has_one_form() {
 #[test]
 fn real_files_and_deltas_ask_cpython_only_for_what_is_listed() {
     let mut python = Judge::start();
-    assert!(judge(&mut python, 1, &crate::fixture("session_snapshot.pkl")));
-    for delta in samples::deltas() {
+    assert!(judge(&mut python, 1, &fixture("session_snapshot.pkl")));
+    for delta in deltas() {
         assert!(judge(&mut python, 2, &delta));
     }
     python.verdict();
@@ -165,10 +184,10 @@ fn no_mutant_that_passes_asks_cpython_for_an_unlisted_class() {
     println!("{count} mutants, HOTSET_SEED={seed}");
 
     let mut plain = python_dumps();
-    plain.extend(samples::client_messages().into_iter().flatten().map(|chunk| chunk.to_vec()));
-    let legacy = vec![crate::fixture("session_snapshot.pkl")];
+    plain.extend(client_messages().into_iter().flatten().map(|chunk| chunk.to_vec()));
+    let legacy = vec![fixture("session_snapshot.pkl")];
     let attacks = malicious::corpus().into_iter().map(|(_, bytes)| bytes).collect();
-    let mut groups = [plain, datablocks(), samples::deltas(), legacy, small_snapshots(), attacks];
+    let mut groups = [plain, datablocks(), deltas(), legacy, small_snapshots(), attacks];
     for group in &mut groups {
         group.retain(|seed| (1..=SEED_BYTES_MAX).contains(&seed.len()));
     }

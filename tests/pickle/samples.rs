@@ -1,12 +1,13 @@
 //! What the importer makes of the real files.
 
-use crate::{fixture, unpacked};
+use crate::files::{client_messages, deltas, fixture, unpacked};
+use crate::mutants::{Chance, mutant};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use hotset::doors::blender::import::{DATABLOCK_MEDIA_TYPE, Import, ImportError, Source, import_file};
 use hotset::formats::pickle::{Policy, Value, read, scan, write};
-use hotset::session::{ChatKind, Command, Limits, Operation, Payload, TaskStatus, Timestamp};
+use hotset::session::{ChatKind, Command, Limits, NodeId, Operation, Payload, TaskStatus, Timestamp};
 use std::io::Write as _;
 
 fn import(bytes: Vec<u8>) -> Result<Import, ImportError> {
@@ -47,10 +48,9 @@ fn kinds_and_names(import: &Import) -> Vec<String> {
 }
 
 fn data_of(payload: &Payload) -> Bytes {
-    match payload {
-        Payload::Bytes { media_type, data } if &**media_type == DATABLOCK_MEDIA_TYPE => data.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Payload::Bytes { media_type, data } = payload else { panic!("{payload:?}") };
+    assert_eq!(&**media_type, DATABLOCK_MEDIA_TYPE);
+    data.clone()
 }
 
 #[test]
@@ -148,9 +148,9 @@ fn an_import_becomes_batches_of_nodes_then_tasks_and_chat_by_their_authors() {
     let steps = import(fixture("blender_repository.db")).unwrap().into_steps(&limits);
     let sizes: Vec<usize> = steps
         .iter()
-        .map(|step| match &step.command {
-            Command::Edit { op: None, operations } => operations.len(),
-            other => panic!("{other:?}"),
+        .map(|step| {
+            let Command::Edit { op: None, operations } = &step.command else { panic!("{step:?}") };
+            operations.len()
         })
         .collect();
     assert_eq!(sizes, [10, 10, 4, 1, 1]);
@@ -158,6 +158,51 @@ fn an_import_becomes_batches_of_nodes_then_tasks_and_chat_by_their_authors() {
     assert_eq!(authors, ["~hotset", "~hotset", "~hotset", "alice", "alice"]);
     let Command::Edit { operations, .. } = &steps[4].command else { panic!() };
     assert!(matches!(&operations[0], Operation::ChatPost(draft) if &*draft.text == "hello bob"));
+}
+
+#[test]
+fn a_node_of_a_snapshot_keeps_its_data() {
+    let import = import(fixture("session_snapshot.pkl")).unwrap();
+    let file = read(&fixture("session_snapshot.pkl").into(), &Policy::LEGACY_SNAPSHOT).unwrap();
+    let graph = file.get("graph").unwrap().as_object("replication.repository", "GraphObjectStore").unwrap();
+    for node in &import.nodes {
+        let object = graph.state.get("store").and_then(|store| store.get(node.id.as_str())).unwrap();
+        let state = object.as_object("replication.objects", "Node").unwrap().state.as_sequence().unwrap();
+        let kept = read(&data_of(&node.payload), &Policy::DATA_ONLY).unwrap();
+        assert_eq!(Some(&kept), state[1].get("data"));
+    }
+}
+
+#[test]
+fn no_damage_to_a_file_makes_the_importer_panic() {
+    let groups = [vec![fixture("session_snapshot.pkl")], vec![unpacked("blender_repository.db")]];
+    let mut chance = Chance(0x1d0);
+    let mut outcomes = [0, 0];
+    for _ in 0..1_500 {
+        let damaged = mutant(&groups, &mut chance);
+        for file in [packed(&damaged), damaged] {
+            outcomes[usize::from(import(file).is_ok_and(|import| import.nodes.len() >= 20))] += 1;
+        }
+    }
+    assert!(outcomes[0] > 1_500 && outcomes[1] > 100, "{outcomes:?}");
+}
+
+#[test]
+fn a_batch_of_nodes_stays_small_enough_for_one_record_of_the_journal() {
+    let file = |id: &str, len: usize| {
+        let data = dict(&[("type_id", Value::text("File")), ("file", bytes(vec![7; len]))]);
+        node(id, data)
+    };
+    let sizes = [("a", 5 << 20), ("b", 5 << 20), ("c", 1 << 20), ("d", 20 << 20), ("e", 1)];
+    let nodes = sizes.iter().map(|(id, len)| file(id, *len)).collect();
+    let mut incompressible = GzEncoder::new(Vec::new(), Compression::none());
+    incompressible.write_all(&write(&dict(&[("nodes", list(nodes))])).unwrap()).unwrap();
+    let steps = import(incompressible.finish().unwrap()).unwrap().into_steps(&Limits::default());
+    let sizes = steps.iter().map(|step| match &step.command {
+        Command::Edit { operations, .. } => operations.len(),
+        Command::Join { .. } | Command::Leave | Command::Restored { .. } => 0,
+    });
+    assert_eq!(sizes.collect::<Vec<_>>(), [1, 2, 1, 1]);
 }
 
 #[test]
@@ -246,7 +291,7 @@ fn tasks_and_chat_of_several_users_are_merged_by_id() {
 
     let tasks: Vec<_> = import.tasks.iter().map(|t| (t.task.id.as_str(), t.task.status)).collect();
     assert_eq!(tasks, [("2", TaskStatus::Todo), ("1", TaskStatus::Done), ("3", TaskStatus::InProgress)]);
-    assert!(import.tasks.iter().all(|t| t.task.node.as_ref().map(|id| id.as_str()) == Some("cube")));
+    assert!(import.tasks.iter().all(|t| t.task.node.as_ref().map(NodeId::as_str) == Some("cube")));
     assert_eq!(import.tasks[0].created_at, Some(Timestamp(3_500)));
     let chat: Vec<&str> = import.chat.iter().map(|m| &*m.message.text).collect();
     assert_eq!(chat, ["first", "second", "third"]);
@@ -298,28 +343,6 @@ fn every_pickle_of_a_real_client_passes_as_plain_data_but_the_commits() {
     assert!(plain > 150 && commits > 10, "{plain} {commits}");
 }
 
-/// The messages of a recorded client: each a count of chunks, then chunks with their lengths.
-pub(crate) fn client_messages() -> Vec<Vec<Bytes>> {
-    let mut rest = Bytes::from(unpacked("blender_4.5_client_messages.frames.gz"));
-    let number = |rest: &mut Bytes| {
-        let head = rest.split_to(4);
-        u32::from_be_bytes(head[..].try_into().unwrap()) as usize
-    };
-    let mut messages = Vec::new();
-    while !rest.is_empty() {
-        let count = number(&mut rest);
-        messages.push(
-            (0..count)
-                .map(|_| {
-                    let len = number(&mut rest);
-                    rest.split_to(len)
-                })
-                .collect(),
-        );
-    }
-    messages
-}
-
 #[test]
 fn every_recorded_delta_passes_the_delta_policy_and_no_other_classes_do() {
     let mut with_classes = 0;
@@ -332,23 +355,4 @@ fn every_recorded_delta_passes_the_delta_policy_and_no_other_classes_do() {
         read(&delta.into(), &Policy::COMMIT_DELTA).unwrap();
     }
     assert!(with_classes > 100, "{with_classes}");
-}
-
-/// The pickles of the recorded deltas of both deepdiff versions.
-pub(crate) fn deltas() -> Vec<Vec<u8>> {
-    let mut deltas = Vec::new();
-    for version in ["5.7.0", "8.1.1"] {
-        let text = unpacked(&format!("delta_cases_deepdiff_{version}.json.gz"));
-        let cases: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        find_deltas(&cases, &mut deltas);
-    }
-    assert!(deltas.len() > 900, "{}", deltas.len());
-    deltas
-}
-
-fn find_deltas(cases: &serde_json::Value, found: &mut Vec<Vec<u8>>) {
-    for case in cases.as_array().unwrap() {
-        let hex = case.get("delta_pickle").and_then(|delta| delta.as_str()).unwrap();
-        found.push((0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect());
-    }
 }

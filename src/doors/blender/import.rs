@@ -129,32 +129,62 @@ pub enum ImportError {
     },
 }
 
+/// Bytes of payload in one batch, if it has more than one node: a batch is one record of the journal.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Most warnings that are kept; beyond them they are counted.
+const WARNINGS_MAX: usize = 1_000;
+
+/// What was put right, bounded.
+#[derive(Default)]
+struct Warnings {
+    kept: Vec<String>,
+    others: u64,
+}
+
+impl Warnings {
+    fn push(&mut self, warning: String) {
+        if self.kept.len() < WARNINGS_MAX {
+            self.kept.push(warning);
+        } else {
+            self.others += 1;
+        }
+    }
+
+    fn into_texts(mut self) -> Vec<String> {
+        if self.others > 0 {
+            self.kept.push(format!("and {} more of this sort", self.others));
+        }
+        self.kept
+    }
+}
+
 /// Reads a file, whichever of the two it is, and checks all of it against the limits of the session it is for.
 pub fn import_file(bytes: &Bytes, limits: &Limits) -> Result<Import, ImportError> {
+    let mut warnings = Warnings::default();
     let mut import = match bytes.first_chunk() {
-        Some([0x1f, 0x8b]) => repository(bytes, limits)?,
-        Some([0x80, _]) => snapshot(bytes, limits)?,
+        Some([0x1f, 0x8b]) => repository(bytes, limits, &mut warnings)?,
+        Some([0x80, _]) => snapshot(bytes, limits, &mut warnings)?,
         _ => return Err(ImportError::UnknownFormat),
     };
     check_totals(&import, limits)?;
-    people::forget_oldest(&mut import, limits);
+    people::forget_oldest(&mut import.chat, limits, &mut warnings);
+    import.warnings = warnings.into_texts();
     Ok(import)
 }
 
-fn snapshot(bytes: &Bytes, limits: &Limits) -> Result<Import, ImportError> {
+fn snapshot(bytes: &Bytes, limits: &Limits, warnings: &mut Warnings) -> Result<Import, ImportError> {
     let file = read(bytes, &Policy::LEGACY_SNAPSHOT)?;
-    let mut warnings = Vec::new();
-    let nodes = nodes::of_snapshot(&file, limits, &mut warnings)?;
+    let nodes = nodes::of_snapshot(&file, limits, warnings)?;
     let saved_at = file.get("timestamp").and_then(people::timestamp);
-    Ok(Import { source: Source::Snapshot, saved_at, nodes, tasks: Vec::new(), chat: Vec::new(), warnings })
+    Ok(Import { source: Source::Snapshot, saved_at, nodes, tasks: Vec::new(), chat: Vec::new(), warnings: Vec::new() })
 }
 
-fn repository(bytes: &Bytes, limits: &Limits) -> Result<Import, ImportError> {
+fn repository(bytes: &Bytes, limits: &Limits, warnings: &mut Warnings) -> Result<Import, ImportError> {
     let file = read(&container::inflate(bytes)?, &Policy::DATA_FILE)?;
-    let mut warnings = Vec::new();
-    let nodes = nodes::of_repository(&file, limits, &mut warnings)?;
-    let (tasks, chat) = people::tasks_and_chat(&file, &nodes, &mut warnings)?;
-    Ok(Import { source: Source::Repository, saved_at: None, nodes, tasks, chat, warnings })
+    let nodes = nodes::of_repository(&file, limits, warnings)?;
+    let (tasks, chat) = people::tasks_and_chat(&file, &nodes, warnings)?;
+    Ok(Import { source: Source::Repository, saved_at: None, nodes, tasks, chat, warnings: Vec::new() })
 }
 
 fn check_totals(import: &Import, limits: &Limits) -> Result<(), ImportError> {
@@ -173,15 +203,11 @@ fn check_totals(import: &Import, limits: &Limits) -> Result<(), ImportError> {
 }
 
 impl Import {
-    /// The import as commands, in order: nodes in batches as large as the limits allow, then each task and message in
-    /// its author's name and time.
+    /// The import as commands, in order: nodes in batches that the limits and the journal allow, then each task and
+    /// message in its author's name and time.
     pub fn into_steps(self, limits: &Limits) -> Vec<Step> {
-        let batch = usize::try_from(limits.batch_operations).unwrap_or(usize::MAX).max(1);
-        let mut steps = Vec::new();
-        let mut nodes = self.nodes.into_iter().map(Operation::NodePut).peekable();
-        while nodes.peek().is_some() {
-            steps.push(step(MemberName::daemon(), None, nodes.by_ref().take(batch).collect()));
-        }
+        let batches = in_batches(self.nodes, usize::try_from(limits.batch_operations).unwrap_or(usize::MAX));
+        let mut steps: Vec<Step> = batches.into_iter().map(|nodes| step(MemberName::daemon(), None, nodes)).collect();
         steps.extend(self.tasks.into_iter().map(|imported| {
             step(member(&imported.created_by), imported.created_at, vec![Operation::TaskPut(imported.task)])
         }));
@@ -192,6 +218,25 @@ impl Import {
         );
         steps
     }
+}
+
+/// Cuts the nodes into batches of at most so many, and of few bytes unless one node alone has more.
+fn in_batches(nodes: Vec<NodePut>, most: usize) -> Vec<Vec<Operation>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for node in nodes {
+        if !batch.is_empty() && (batch.len() >= most || bytes + node.payload.len() > BATCH_BYTES) {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += node.payload.len();
+        batch.push(Operation::NodePut(node));
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
 }
 
 fn step(author: MemberName, at: Option<Timestamp>, operations: Vec<Operation>) -> Step {

@@ -38,13 +38,8 @@ fn object_json(object: &Object) -> Json {
 }
 
 fn key_text(key: &Value) -> String {
-    match key {
-        Value::Text(text) => text.to_string(),
-        other => match to_json(other) {
-            Json::String(text) => text,
-            json => json.to_string(),
-        },
-    }
+    let shown = to_json(key);
+    shown.as_str().map_or_else(|| shown.to_string(), str::to_owned)
 }
 
 fn not_finite(number: f64) -> &'static str {
@@ -87,5 +82,35 @@ fn negate(digits: &mut [u8]) {
         let (sum, overflow) = (!*byte).overflowing_add(u8::from(carry));
         *byte = sum;
         carry = overflow;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    #[test]
+    fn every_kind_of_value_has_a_readable_form() {
+        let shown = |value: Value| to_json(&value).to_string();
+        let pair = || Arc::new(vec![Value::Int(1), Value::None]);
+        assert_eq!(shown(Value::Tuple(pair())), "[1,null]");
+        assert_eq!(shown(Value::FrozenSet(pair())), "[1,null]");
+        assert_eq!(shown(Value::Bytes(Bytes::from_static(b"\x00\xff"))), r#"{"$bytes":"AP8="}"#);
+        assert_eq!(shown(Value::Float(0.5)), "0.5");
+        assert_eq!(shown(Value::Float(f64::NAN)), r#""NaN""#);
+        assert_eq!(shown(Value::Float(f64::NEG_INFINITY)), r#""-Infinity""#);
+        let keys =
+            vec![(Value::Int(1), Value::Bool(true)), (Value::text("a"), Value::None), (Value::None, Value::None)];
+        assert_eq!(shown(Value::Dict(Arc::new(keys))), r#"{"1":true,"a":null,"null":null}"#);
+    }
+
+    #[test]
+    fn long_integers_are_shown_in_decimal() {
+        let shown = |digits: &[u8]| to_json(&Value::BigInt(Bytes::copy_from_slice(digits)));
+        assert_eq!(shown(&[0, 0, 0, 0, 0, 0, 0, 0, 1]), "18446744073709551616");
+        assert_eq!(shown(&[0, 0, 0, 0, 0, 0, 0, 0, 0xff]), "-18446744073709551616");
+        assert_eq!(shown(&[0, 0, 0, 0, 0, 0, 0, 0, 0x80]), "-2361183241434822606848");
     }
 }

@@ -10,6 +10,7 @@ mod opcodes;
 mod policy;
 mod read;
 mod scan;
+mod stack;
 mod value;
 mod violation;
 mod write;

@@ -88,22 +88,35 @@ impl<'a> Opcodes<'a> {
             }
             self.at += 1;
             let op = self.decode(code).map_err(|reason| Violation { name: self.asked_for(code), ..refuse(reason) })?;
-            let framed = start < self.frame_end;
-            if framed && self.at > self.frame_end {
+            if start < self.frame_end && self.at > self.frame_end {
                 return Err(refuse(Reason::Frame));
             }
-            match op {
-                Op::Proto(protocol) if start != 0 => return Err(refuse(Reason::Protocol(protocol))),
-                Op::Proto(protocol) => self.protocol = protocol,
-                Op::Frame(_) if framed => return Err(refuse(Reason::Frame)),
-                Op::Frame(len) => self.begin_frame(len).map_err(refuse)?,
-                Op::Stop => {
-                    self.check_end().map_err(refuse)?;
-                    return Ok(Step { op, code, start, end: self.at });
-                }
-                _ => return Ok(Step { op, code, start, end: self.at }),
+            if self.mark_out(op, start).map_err(refuse)? {
+                return Ok(Step { op, code, start, end: self.at });
             }
         }
+    }
+
+    /// Handles what says how the pickle is laid out; whether the instruction concerns the stack or the memo.
+    fn mark_out(&mut self, op: Op<'_>, start: usize) -> Result<bool, Reason> {
+        if let Op::Proto(protocol) = op {
+            if start != 0 {
+                return Err(Reason::Protocol(protocol));
+            }
+            self.protocol = protocol;
+            return Ok(false);
+        }
+        if let Op::Frame(len) = op {
+            if start < self.frame_end {
+                return Err(Reason::Frame);
+            }
+            self.begin_frame(len)?;
+            return Ok(false);
+        }
+        if let Op::Stop = op {
+            self.check_end()?;
+        }
+        Ok(true)
     }
 
     fn begin_frame(&mut self, len: u64) -> Result<(), Reason> {
@@ -250,75 +263,77 @@ fn protocol_of(code: u8) -> u8 {
 
 /// The name of an opcode.
 fn name(code: u8) -> &'static str {
-    match code {
-        b'I' => "INT",
-        b'J' => "BININT",
-        b'K' => "BININT1",
-        b'M' => "BININT2",
-        b'L' => "LONG",
-        0x8a => "LONG1",
-        0x8b => "LONG4",
-        b'S' => "STRING",
-        b'T' => "BINSTRING",
-        b'U' => "SHORT_BINSTRING",
-        b'B' => "BINBYTES",
-        b'C' => "SHORT_BINBYTES",
-        0x8e => "BINBYTES8",
-        0x96 => "BYTEARRAY8",
-        0x97 => "NEXT_BUFFER",
-        0x98 => "READONLY_BUFFER",
-        b'N' => "NONE",
-        0x88 => "NEWTRUE",
-        0x89 => "NEWFALSE",
-        b'V' => "UNICODE",
-        0x8c => "SHORT_BINUNICODE",
-        b'X' => "BINUNICODE",
-        0x8d => "BINUNICODE8",
-        b'F' => "FLOAT",
-        b'G' => "BINFLOAT",
-        b']' => "EMPTY_LIST",
-        b'a' => "APPEND",
-        b'e' => "APPENDS",
-        b'l' => "LIST",
-        b')' => "EMPTY_TUPLE",
-        b't' => "TUPLE",
-        0x85 => "TUPLE1",
-        0x86 => "TUPLE2",
-        0x87 => "TUPLE3",
-        b'}' => "EMPTY_DICT",
-        b'd' => "DICT",
-        b's' => "SETITEM",
-        b'u' => "SETITEMS",
-        0x8f => "EMPTY_SET",
-        0x90 => "ADDITEMS",
-        0x91 => "FROZENSET",
-        b'0' => "POP",
-        b'2' => "DUP",
-        b'(' => "MARK",
-        b'1' => "POP_MARK",
-        b'g' => "GET",
-        b'h' => "BINGET",
-        b'j' => "LONG_BINGET",
-        b'p' => "PUT",
-        b'q' => "BINPUT",
-        b'r' => "LONG_BINPUT",
-        0x94 => "MEMOIZE",
-        0x82 => "EXT1",
-        0x83 => "EXT2",
-        0x84 => "EXT4",
-        b'c' => "GLOBAL",
-        0x93 => "STACK_GLOBAL",
-        b'R' => "REDUCE",
-        b'b' => "BUILD",
-        b'i' => "INST",
-        b'o' => "OBJ",
-        0x81 => "NEWOBJ",
-        0x92 => "NEWOBJ_EX",
-        PROTO => "PROTO",
-        b'.' => "STOP",
-        0x95 => "FRAME",
-        b'P' => "PERSID",
-        b'Q' => "BINPERSID",
-        _ => UNKNOWN,
-    }
+    NAMES.iter().find(|(known, _)| *known == code).map_or(UNKNOWN, |(_, name)| name)
 }
+
+/// All opcodes of protocols 0 to 5, as `pickletools` calls them.
+const NAMES: [(u8, &str); 68] = [
+    (b'I', "INT"),
+    (b'J', "BININT"),
+    (b'K', "BININT1"),
+    (b'M', "BININT2"),
+    (b'L', "LONG"),
+    (0x8a, "LONG1"),
+    (0x8b, "LONG4"),
+    (b'S', "STRING"),
+    (b'T', "BINSTRING"),
+    (b'U', "SHORT_BINSTRING"),
+    (b'B', "BINBYTES"),
+    (b'C', "SHORT_BINBYTES"),
+    (0x8e, "BINBYTES8"),
+    (0x96, "BYTEARRAY8"),
+    (0x97, "NEXT_BUFFER"),
+    (0x98, "READONLY_BUFFER"),
+    (b'N', "NONE"),
+    (0x88, "NEWTRUE"),
+    (0x89, "NEWFALSE"),
+    (b'V', "UNICODE"),
+    (0x8c, "SHORT_BINUNICODE"),
+    (b'X', "BINUNICODE"),
+    (0x8d, "BINUNICODE8"),
+    (b'F', "FLOAT"),
+    (b'G', "BINFLOAT"),
+    (b']', "EMPTY_LIST"),
+    (b'a', "APPEND"),
+    (b'e', "APPENDS"),
+    (b'l', "LIST"),
+    (b')', "EMPTY_TUPLE"),
+    (b't', "TUPLE"),
+    (0x85, "TUPLE1"),
+    (0x86, "TUPLE2"),
+    (0x87, "TUPLE3"),
+    (b'}', "EMPTY_DICT"),
+    (b'd', "DICT"),
+    (b's', "SETITEM"),
+    (b'u', "SETITEMS"),
+    (0x8f, "EMPTY_SET"),
+    (0x90, "ADDITEMS"),
+    (0x91, "FROZENSET"),
+    (b'0', "POP"),
+    (b'2', "DUP"),
+    (b'(', "MARK"),
+    (b'1', "POP_MARK"),
+    (b'g', "GET"),
+    (b'h', "BINGET"),
+    (b'j', "LONG_BINGET"),
+    (b'p', "PUT"),
+    (b'q', "BINPUT"),
+    (b'r', "LONG_BINPUT"),
+    (0x94, "MEMOIZE"),
+    (0x82, "EXT1"),
+    (0x83, "EXT2"),
+    (0x84, "EXT4"),
+    (b'c', "GLOBAL"),
+    (0x93, "STACK_GLOBAL"),
+    (b'R', "REDUCE"),
+    (b'b', "BUILD"),
+    (b'i', "INST"),
+    (b'o', "OBJ"),
+    (0x81, "NEWOBJ"),
+    (0x92, "NEWOBJ_EX"),
+    (PROTO, "PROTO"),
+    (b'.', "STOP"),
+    (0x95, "FRAME"),
+    (b'P', "PERSID"),
+    (b'Q', "BINPERSID"),
+];

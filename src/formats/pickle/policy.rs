@@ -83,8 +83,9 @@ impl Limits {
         expansion_bytes: 1 << 20,
     };
 
-    /// For a file that holds a whole session in one pickle, given by the operator: ten times as many parts.
-    pub const SESSION_FILE: Self = Self { opcodes: 100_000_000, memo: 10_000_000, ..Self::MESSAGE };
+    /// For a file that holds a whole session in one pickle, given by the operator: ten times as many parts, and room
+    /// for what lies around the nodes.
+    pub const SESSION_FILE: Self = Self { opcodes: 100_000_000, memo: 10_000_000, nesting: 72, ..Self::MESSAGE };
 }
 
 impl Policy {
@@ -149,4 +150,20 @@ impl Policy {
 /// A built-in type, as the value of `old_type` and `new_type`.
 const fn reference(name: &'static str) -> AllowedClass {
     AllowedClass { module: "builtins", name, usage: Use::Reference }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_listed_class_has_a_dotted_name_and_none_of_the_builtins_can_be_called() {
+        for policy in [Policy::DATA_ONLY, Policy::DATA_FILE, Policy::LEGACY_SNAPSHOT, Policy::COMMIT_DELTA] {
+            for class in policy.classes {
+                assert!(!class.name.contains('.'), "{class:?}");
+                assert!(class.module != "builtins" || class.usage == Use::Reference, "{class:?}");
+            }
+        }
+        assert!(Policy::DATA_ONLY.classes.is_empty() && Policy::DATA_FILE.classes.is_empty());
+    }
 }

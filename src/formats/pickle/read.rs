@@ -17,9 +17,10 @@ pub fn read(bytes: &Bytes, policy: &Policy) -> Result<Value, Violation> {
     loop {
         let step = opcodes.next()?;
         // The scanner has seen the same instructions, so none of them can fail here.
-        if let Some(value) = builder.run(&step).ok_or_else(|| step.violation(Reason::StackUnderflow))? {
-            return Ok(value);
+        if let Op::Stop = step.op {
+            return builder.pop().ok_or_else(|| step.violation(Reason::StackUnderflow));
         }
+        builder.run(&step).ok_or_else(|| step.violation(Reason::StackUnderflow))?;
     }
 }
 
@@ -52,9 +53,8 @@ struct Builder<'a> {
 
 /// `None` in the results below would mean that the scanner let something pass that it should not have.
 impl Builder<'_> {
-    fn run(&mut self, step: &Step<'_>) -> Option<Option<Value>> {
+    fn run(&mut self, step: &Step<'_>) -> Option<()> {
         match step.op {
-            Op::Stop => return Some(Some(self.pop()?)),
             Op::Mark => self.marks.push(self.stack.len()),
             Op::Pop if self.marks.last() == Some(&self.stack.len()) => drop(self.marks.pop()),
             Op::Pop => drop(self.stack.pop()?),
@@ -96,9 +96,10 @@ impl Builder<'_> {
             Op::StackGlobal => self.name_class()?,
             Op::NewObject | Op::Reduce => self.new_object()?,
             Op::PersistentId => self.persistent_id()?,
-            Op::Proto(_) | Op::Frame(_) => {}
+            // The walker and the caller handle these.
+            Op::Stop | Op::Proto(_) | Op::Frame(_) => {}
         }
-        Some(None)
+        Some(())
     }
 
     fn push(&mut self, value: Value) {
@@ -222,4 +223,62 @@ fn integer(digits: &[u8]) -> Value {
     let mut number = [filler; 8];
     number[..digits.len()].copy_from_slice(digits);
     Value::Int(i64::from_le_bytes(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(bytes: &[u8]) -> Value {
+        read(&Bytes::copy_from_slice(bytes), &Policy::DATA_ONLY).unwrap()
+    }
+
+    #[test]
+    fn integers_of_any_length_have_one_form() {
+        assert_eq!(plain(b"\x80\x02\x8a\x00."), Value::Int(0));
+        assert_eq!(plain(b"\x80\x02\x8a\x01\xff."), Value::Int(-1));
+        assert_eq!(plain(b"\x80\x02\x8a\x0b\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff."), Value::Int(-1));
+        assert_eq!(plain(b"\x80\x02\x8a\x09\x05\0\0\0\0\0\0\0\0."), Value::Int(5));
+        assert_eq!(plain(b"\x80\x02\x8a\x08\0\0\0\0\0\0\0\x80."), Value::Int(i64::MIN));
+        let large = Bytes::from_static(b"\0\0\0\0\0\0\0\x80\0");
+        assert_eq!(plain(b"\x80\x02\x8a\x0a\0\0\0\0\0\0\0\x80\0\0."), Value::BigInt(large));
+    }
+
+    #[test]
+    fn shared_parts_are_held_once() {
+        let Value::List(items) = plain(b"\x80\x04](]\x94h\x00h\x00e.") else { panic!() };
+        let [Value::List(first), Value::List(second), Value::List(third)] = &items[..] else { panic!("{items:?}") };
+        assert!(Arc::ptr_eq(first, second) && Arc::ptr_eq(second, third));
+    }
+
+    #[test]
+    fn bytes_share_the_memory_of_the_input() {
+        let input = Bytes::from_static(b"\x80\x04C\x03abc.");
+        let Value::Bytes(bytes) = read(&input, &Policy::DATA_ONLY).unwrap() else { panic!() };
+        assert_eq!(bytes.as_ptr(), input[4..].as_ptr());
+    }
+
+    #[test]
+    fn objects_are_described_and_not_made() {
+        let node = b"\x80\x04\x8c\x13replication.objects\x8c\x04Node\x93)\x81N}\x8c\x01aK\x01s\x86b.";
+        let value = read(&Bytes::from_static(node), &Policy::LEGACY_SNAPSHOT).unwrap();
+        let object = value.as_object("replication.objects", "Node").unwrap();
+        assert_eq!(object.arguments, Value::Tuple(Arc::new(vec![])));
+        assert_eq!(object.state.as_sequence().unwrap()[1].get("a"), Some(&Value::Int(1)));
+        assert!(read(&Bytes::from_static(node), &Policy::DATA_ONLY).is_err());
+    }
+
+    #[test]
+    fn the_items_of_a_mapping_are_its_state() {
+        let mapping = b"\x80\x04\x8c\x0fdeepdiff.helper\x8c\x0fOrderedDictPlus\x93)R(\x8c\x01aNu(\x8c\x01bNu.";
+        let value = read(&Bytes::from_static(mapping), &Policy::COMMIT_DELTA).unwrap();
+        let state = &value.as_object("deepdiff.helper", "OrderedDictPlus").unwrap().state;
+        assert_eq!(state.as_dict().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn of_two_equal_keys_the_last_one_counts() {
+        let value = plain(b"\x80\x04}(\x8c\x01aK\x01\x8c\x01aK\x02u.");
+        assert_eq!(value.get("a"), Some(&Value::Int(2)));
+    }
 }

@@ -76,21 +76,17 @@ impl Value {
 
     /// The number, if it is an `int` or `float`.
     pub fn as_f64(&self) -> Option<f64> {
-        match self {
-            // Only times and measures are read so; beyond 2^53 the nearest double will do.
-            #[expect(clippy::cast_precision_loss, reason = "the nearest double is meant")]
-            Self::Int(number) => Some(*number as f64),
-            Self::Float(number) => Some(*number),
-            _ => None,
+        if let Self::Float(number) = self {
+            return Some(*number);
         }
+        let Self::Int(number) = self else { return None };
+        #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 the nearest double is meant")]
+        Some(*number as f64)
     }
 
     /// The members, if it is a list or a tuple.
     pub fn as_sequence(&self) -> Option<&[Self]> {
-        match self {
-            Self::List(items) | Self::Tuple(items) => Some(items),
-            _ => None,
-        }
+        if let Self::List(items) | Self::Tuple(items) = self { Some(items) } else { None }
     }
 
     /// The pairs, if it is a dict.
@@ -100,10 +96,8 @@ impl Value {
 
     /// The object, if it is one of this class.
     pub fn as_object(&self, module: &str, name: &str) -> Option<&Object> {
-        match self {
-            Self::Object(object) if &*object.class.module == module && &*object.class.name == name => Some(object),
-            _ => None,
-        }
+        let Self::Object(object) = self else { return None };
+        (&*object.class.module == module && &*object.class.name == name).then_some(object)
     }
 
     /// The value under a text key, if it is a dict that has it.

@@ -219,3 +219,43 @@ impl<'v> Writer<'v> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::pickle::{Class, Policy, read, scan};
+
+    fn list(items: Vec<Value>) -> Value {
+        Value::List(Arc::new(items))
+    }
+
+    #[test]
+    fn a_small_value_is_written_as_expected() {
+        let pairs = vec![(Value::text("ab"), list(vec![Value::Int(1), Value::None]))];
+        let written = write(&Value::Dict(Arc::new(pairs))).unwrap();
+        assert_eq!(written, b"\x80\x04\x95\x0f\0\0\0\0\0\0\0}(\x8c\x02ab\x94](K\x01Neu.");
+    }
+
+    #[test]
+    fn shared_parts_and_repeated_texts_are_written_once() {
+        let shared = list(vec![Value::text("a text that comes more than once")]);
+        let all = list((0..100).map(|_| shared.clone()).collect());
+        let written = write(&all).unwrap();
+        assert!(written.len() < 300, "{}", written.len());
+        assert_eq!(read(&written.into(), &Policy::DATA_ONLY).unwrap(), all);
+    }
+
+    #[test]
+    fn what_is_no_plain_data_is_refused() {
+        let class = Value::Class(Arc::new(Class { module: "builtins".into(), name: "int".into() }));
+        assert_eq!(write(&list(vec![class])), Err(WriteError::NotData));
+        assert_eq!(write(&Value::Persistent("<<NoneType>>".into())), Err(WriteError::NotData));
+    }
+
+    #[test]
+    fn nesting_is_bounded_as_for_reading() {
+        let nested = |depth: usize| (0..depth).fold(Value::None, |value, _| list(vec![value]));
+        scan(&write(&nested(64)).unwrap(), &Policy::DATA_ONLY).unwrap();
+        assert_eq!(write(&nested(65)), Err(WriteError::TooDeep));
+    }
+}

@@ -157,3 +157,120 @@ fn has_circle(above: &[usize]) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::stored::{PayloadV1, RoleV1};
+    use bytes::Bytes;
+
+    fn node(id: &str, parent: Option<&str>) -> NodeV1 {
+        NodeV1 {
+            id: id.into(),
+            kind: "thing".into(),
+            name: "".into(),
+            parent: parent.map(Into::into),
+            order: None,
+            owner: None,
+            dependencies: Vec::new(),
+            payload: PayloadV1::Json(Bytes::from_static(b"null")),
+            revision: 1,
+        }
+    }
+
+    fn meta(nodes: u64) -> MetaV1 {
+        MetaV1 {
+            seq: 1,
+            nodes,
+            payload_bytes: 4 * nodes,
+            tasks: 0,
+            messages: 0,
+            messages_forgotten: 0,
+            members: 0,
+            online: 0,
+            clients: 0,
+        }
+    }
+
+    fn load(meta: MetaV1, nodes: Vec<NodeV1>) -> Result<Session, BadStored> {
+        let mut loading = Loading::default();
+        loading.meta(meta)?;
+        loading.nodes(nodes)?;
+        loading.finish()
+    }
+
+    fn why(result: Result<Session, BadStored>) -> String {
+        result.expect_err("it should be refused").to_string()
+    }
+
+    #[test]
+    fn children_are_found_again_wherever_their_parents_lie() {
+        let nodes = vec![node("a", Some("m")), node("b", Some("z")), node("m", Some("z")), node("z", None)];
+        let session = load(meta(4), nodes).expect("it fits");
+        let id = |id: &str| NodeId::new(id).expect("an id");
+        let children = |parent: &str| session.children(&id(parent)).map(NodeId::as_str).collect::<Vec<_>>();
+        assert_eq!((children("z"), children("m"), children("a")), (vec!["b", "m"], vec!["a"], vec![]));
+    }
+
+    #[test]
+    fn a_node_below_one_that_is_missing_is_refused() {
+        assert!(why(load(meta(1), vec![node("a", Some("b"))])).contains("does not exist"));
+        assert!(why(load(meta(1), vec![node("b", Some("a"))])).contains("does not exist"));
+    }
+
+    #[test]
+    fn nodes_that_hang_below_themselves_are_refused() {
+        let circle = vec![node("a", Some("c")), node("b", Some("a")), node("c", Some("b")), node("d", Some("a"))];
+        assert!(why(load(meta(4), circle)).contains("below themselves"));
+        assert!(why(load(meta(1), vec![node("a", Some("a"))])).contains("below themselves"));
+    }
+
+    #[test]
+    fn counts_that_do_not_fit_are_refused() {
+        assert!(why(load(meta(2), vec![node("a", None)])).contains("counts"));
+        assert!(why(load(MetaV1 { payload_bytes: 5, ..meta(1) }, vec![node("a", None)])).contains("counts"));
+        assert!(why(load(MetaV1 { members: 1, ..meta(0) }, Vec::new())).contains("counts"));
+        assert_eq!(why(Loading::default().finish()), "no section of metadata");
+    }
+
+    #[test]
+    fn nodes_out_of_order_or_twice_are_refused() {
+        assert!(why(load(meta(2), vec![node("b", None), node("a", None)])).contains("order"));
+        assert!(why(load(meta(2), vec![node("a", None), node("a", None)])).contains("order"));
+    }
+
+    #[test]
+    fn a_revision_beyond_the_newest_event_is_refused() {
+        assert!(why(load(meta(1), vec![NodeV1 { revision: 2, ..node("a", None) }])).contains("beyond"));
+    }
+
+    #[test]
+    fn a_text_that_is_no_identity_is_refused() {
+        assert!(matches!(load(meta(1), vec![node("", None)]), Err(BadStored::Id(_))));
+        assert!(matches!(load(meta(1), vec![node("a\n", None)]), Err(BadStored::Id(_))));
+        let infinite = NodeV1 { order: Some(f64::INFINITY), ..node("a", None) };
+        assert!(why(load(meta(1), vec![infinite])).contains("finite"));
+    }
+
+    #[test]
+    fn locks_of_somebody_who_is_offline_are_refused() {
+        let locked = || vec![NodeV1 { owner: Some("alice".into()), ..node("a", None) }];
+        assert!(why(load(meta(1), locked())).contains("not online"));
+        let member = |online| MemberV1 {
+            name: "alice".into(),
+            metadata: Bytes::from_static(b"{}"),
+            online,
+            seen: 0,
+            seen_seq: 1,
+        };
+        let with = |member: MemberV1, online| {
+            let mut loading = Loading::default();
+            loading.meta(MetaV1 { members: 1, online, ..meta(1) })?;
+            loading.nodes(locked())?;
+            loading.members(vec![member])?;
+            loading.finish()
+        };
+        assert!(why(with(member(None), 0)).contains("not online"));
+        assert!(with(member(Some((1, RoleV1::Member))), 1).is_ok());
+    }
+}

@@ -1,6 +1,6 @@
 //! The nodes of both files: what each of the old parts becomes in a session.
 
-use super::{DATABLOCK_MEDIA_TYPE, ImportError, UNKNOWN_KIND};
+use super::{DATABLOCK_MEDIA_TYPE, ImportError, UNKNOWN_KIND, Warnings};
 use crate::formats::pickle::{Policy, Value, Violation, read, write};
 use crate::session::{Limits, NodeId, NodePut, Payload};
 
@@ -16,11 +16,7 @@ const NAME_BYTES_MAX: usize = 256;
 const NODE_TYPE: i64 = 2;
 
 /// `graph.store` of a snapshot: a dict of node objects by id.
-pub(super) fn of_snapshot(
-    file: &Value,
-    limits: &Limits,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<NodePut>, ImportError> {
+pub(super) fn of_snapshot(file: &Value, limits: &Limits, warnings: &mut Warnings) -> Result<Vec<NodePut>, ImportError> {
     let store = file
         .get("graph")
         .and_then(|graph| graph.as_object("replication.repository", "GraphObjectStore"))
@@ -51,7 +47,7 @@ pub(super) fn of_snapshot(
 pub(super) fn of_repository(
     file: &Value,
     limits: &Limits,
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<Vec<NodePut>, ImportError> {
     let entries = file
         .get("nodes")
@@ -84,13 +80,13 @@ fn nested(node: &str, part: &'static str, pickled: &Bytes) -> Result<Value, Impo
 
 struct Nodes<'a> {
     limits: &'a Limits,
-    warnings: &'a mut Vec<String>,
+    warnings: &'a mut Warnings,
     seen: BTreeSet<NodeId>,
     done: Vec<NodePut>,
 }
 
 impl<'a> Nodes<'a> {
-    fn new(limits: &'a Limits, warnings: &'a mut Vec<String>) -> Self {
+    fn new(limits: &'a Limits, warnings: &'a mut Warnings) -> Self {
         Self { limits, warnings, seen: BTreeSet::new(), done: Vec::new() }
     }
 

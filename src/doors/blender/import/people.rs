@@ -4,7 +4,7 @@
 //! change of a task that it knows already. So a task is taken in its furthest status, from its author if there is a
 //! choice; messages are the union.
 
-use super::{Import, ImportError, ImportedChat, ImportedTask};
+use super::{ImportError, ImportedChat, ImportedTask, Warnings};
 use crate::formats::pickle::Value;
 use crate::session::{ChatDraft, ChatId, ChatKind, Limits, NodeId, NodePut, TaskId, TaskPut, TaskStatus, Timestamp};
 
@@ -26,7 +26,7 @@ const SECONDS_MAX: f64 = 253_402_300_799.0;
 pub(super) fn tasks_and_chat(
     file: &Value,
     nodes: &[NodePut],
-    warnings: &mut Vec<String>,
+    warnings: &mut Warnings,
 ) -> Result<(Vec<ImportedTask>, Vec<ImportedChat>), ImportError> {
     let Some(users) = file.get("users") else { return Ok((Vec::new(), Vec::new())) };
     let users = users.as_dict().ok_or_else(|| structure("its users are not a dict"))?;
@@ -52,17 +52,17 @@ pub(super) fn tasks_and_chat(
 }
 
 /// Keeps only as much chat as a session would.
-pub(super) fn forget_oldest(import: &mut Import, limits: &Limits) {
+pub(super) fn forget_oldest(chat: &mut Vec<ImportedChat>, limits: &Limits, warnings: &mut Warnings) {
     let mut bytes = 0;
-    let kept = import.chat.iter().rev().take_while(|imported| {
+    let kept = chat.iter().rev().take_while(|imported| {
         bytes += imported.message.text.len() as u64;
         bytes <= limits.chat_bytes
     });
     let kept = kept.count().min(usize::try_from(limits.chat_messages).unwrap_or(usize::MAX));
-    let forgotten = import.chat.len() - kept;
+    let forgotten = chat.len() - kept;
     if forgotten > 0 {
-        import.chat.drain(..forgotten);
-        import.warnings.push(format!("the oldest {forgotten} chat messages are more than a session holds"));
+        chat.drain(..forgotten);
+        warnings.push(format!("the oldest {forgotten} chat messages are more than a session holds"));
     }
 }
 
@@ -103,7 +103,7 @@ fn objects_by_name(nodes: &[NodePut]) -> BTreeMap<Arc<str>, Option<NodeId>> {
 
 struct Merged<'a> {
     objects: BTreeMap<Arc<str>, Option<NodeId>>,
-    warnings: &'a mut Vec<String>,
+    warnings: &'a mut Warnings,
     /// By id; whether it comes from its author.
     tasks: BTreeMap<String, (ImportedTask, bool)>,
     chat: BTreeMap<String, ImportedChat>,
