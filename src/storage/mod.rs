@@ -6,6 +6,7 @@
 
 pub mod codec;
 mod contract;
+pub mod journal;
 pub mod vfs;
 
 pub use contract::{
