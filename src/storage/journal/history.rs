@@ -1,7 +1,7 @@
 //! History: reads one session's records back from the journal, also while it is being written.
 
 use super::Lineage;
-use super::scan::{Item, Request, ScanError, Verdict, scan};
+use super::scan::{Item, Request, ScanError, scan};
 use crate::session::SessionName;
 use crate::storage::Branch;
 use crate::storage::vfs::Vfs;
@@ -71,9 +71,5 @@ pub fn history(
     if let Some(missing) = report.missing.iter().find(|missing| missing.session == *session) {
         return Err(HistoryError::Gone { through: missing.through });
     }
-    let whole = matches!(report.verdict, Verdict::Whole { .. } | Verdict::Torn(_));
-    if broken_off || reached >= last || (whole && reached == 0 && first > last) {
-        return Ok(());
-    }
-    Err(HistoryError::Incomplete { reached })
+    if broken_off || reached >= last { Ok(()) } else { Err(HistoryError::Incomplete { reached }) }
 }

@@ -3,9 +3,7 @@
 use super::control::Control;
 use super::effect::Effect;
 use super::frame::{FRAME_HEADER, FrameHeader, Kind, Seed, stride};
-use super::segment::{
-    DOOMED, FRAMES_AT, Position, SEAL_SLOTS, SPARE, SegmentHeader, put_frame, segment_path, spare_path,
-};
+use super::segment::{DOOMED, FRAMES_AT, Position, SEAL_SLOTS, SPARE, SegmentHeader, segment_path, spare_path};
 use super::spare::Spare;
 use super::start::{KeptSegment, Start, StartError};
 use super::{DIRECTORY, Lineage, Settings, Stats};
@@ -263,7 +261,6 @@ impl Log {
     /// stays behind as it is. Fails if fewer than `at_least` bytes of them fit.
     fn begin_segment(&mut self, at_least: u64, done: &mut dyn FnMut(&Pending)) -> Result<(), Failure> {
         let number = self.next_segment;
-        self.next_segment += 1;
         let first_batch = self.durable_upto + 1;
         let seed = Seed::new(self.lineage, self.epoch, number);
         let position = self.position.encode_frames(seed, first_batch);
@@ -286,7 +283,10 @@ impl Log {
             let source = io::Error::new(io::ErrorKind::FileTooLarge, "the settings leave no room in a segment");
             return Err(self.failure("begin", &segment_path(number), source));
         }
-        let file = self.publish_segment(&header, &position, &parts(&self.pending, &headers))?;
+        let file = self.spare.take().map_err(|error| self.failure("prepare", &spare_path(), error))?;
+        // Whatever becomes of it, this number is not used again.
+        self.next_segment += 1;
+        self.publish_segment(&*file, &header, &position, &parts(&self.pending, &headers))?;
         self.keep(&header);
         let new = OpenSegment { file, path: segment_path(number), number, seed, at: data_at, seals: 0 };
         if let Some(old) = self.open.replace(new) {
@@ -300,15 +300,15 @@ impl Log {
         Ok(())
     }
 
-    /// Makes a segment file with this content, under its name, durably.
+    /// Fills the spare with this content and gives it its name, durably.
     fn publish_segment(
         &self,
+        file: &dyn VfsFile,
         header: &SegmentHeader,
         position: &[u8],
         frames: &[&[u8]],
-    ) -> Result<Box<dyn VfsFile>, Failure> {
+    ) -> Result<(), Failure> {
         let (spare, path) = (spare_path(), segment_path(header.number));
-        let file = self.spare.take().map_err(|error| self.failure("prepare", &spare, error))?;
         let mut parts = vec![position];
         parts.extend_from_slice(frames);
         let publish = || {
@@ -324,8 +324,7 @@ impl Log {
             self.vfs.unlink(&spare).ok();
             self.vfs.unlink(&path).ok();
             self.failure("begin", &path, error)
-        })?;
-        Ok(file)
+        })
     }
 
     fn keep(&self, header: &SegmentHeader) {

@@ -42,21 +42,25 @@ impl Retention {
 
     /// How many of the oldest segments can go.
     fn deletable(&self, kept: &[KeptSegment]) -> usize {
+        let unneeded_before = |segment: &KeptSegment| {
+            let floor = |session| self.floors.get(session).copied().unwrap_or(0);
+            segment.position_known && segment.seqs.iter().all(|(session, seq)| *seq <= floor(session))
+        };
+        let unneeded = kept.iter().rposition(unneeded_before).unwrap_or(0);
         let mut total: u64 = kept.iter().map(|segment| segment.bytes).sum();
+        let window = i64::try_from(self.history.as_millis()).unwrap_or(i64::MAX);
         let mut count = 0;
-        for (segment, next) in kept.iter().zip(kept.iter().skip(1)) {
-            let unneeded = next.position_known
-                && next.seqs.iter().all(|(session, seq)| self.floors.get(session).is_some_and(|floor| seq <= floor))
-                && next.oldest_blob.is_none_or(|oldest| oldest >= next.number);
-            let window = i64::try_from(self.history.as_millis()).unwrap_or(i64::MAX);
+        for (segment, next) in kept.iter().zip(kept.iter().skip(1)).take(unneeded) {
             let old = next.created_ms.saturating_add(window) <= self.now_ms;
-            if !unneeded || !(old || total > self.history_bytes) {
+            if !old && total <= self.history_bytes {
                 break;
             }
             total = total.saturating_sub(segment.bytes);
             count += 1;
         }
-        count
+        // A body that is still being written at the first segment kept may have begun before it.
+        let begins_clean = |first: &KeptSegment| first.oldest_blob.is_none_or(|oldest| oldest >= first.number);
+        (0..=count).rev().find(|count| kept.get(*count).is_some_and(begins_clean)).unwrap_or(0)
     }
 }
 

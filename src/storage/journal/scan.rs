@@ -236,6 +236,9 @@ pub fn scan(
     let catalog = Catalog::read(vfs, request.lineage)?;
     let Some(newest) = catalog.segments.last() else { return Ok(empty(catalog)) };
     let plan = Plan::new(&catalog.segments, request);
+    if request.only.is_some() && !plan.missing.is_empty() {
+        return Ok(empty_of(catalog, plan.missing));
+    }
     let mut walker = Walker::new(vfs, request, visit, &catalog.segments[plan.from].header, plan.position.clone());
     for (index, segment) in catalog.segments.iter().enumerate().skip(plan.from) {
         let before = (index > plan.from).then(|| &catalog.segments[index - 1]);
@@ -267,14 +270,19 @@ fn empty(catalog: Catalog) -> Report {
             lost: Vec::new(),
         }),
     };
+    Report { verdict, ..empty_of(catalog, Vec::new()) }
+}
+
+/// A report of which nothing was read.
+fn empty_of(catalog: Catalog, missing: Vec<MissingRecords>) -> Report {
     Report {
-        verdict,
+        verdict: Verdict::Whole { closed: false },
         lineage: catalog.lineage,
         epoch: 0,
         positions: Positions::default(),
         durable_upto: 0,
         applied_upto: 0,
-        missing: Vec::new(),
+        missing,
         segments: Vec::new(),
         strays: catalog.strays,
         start: None,

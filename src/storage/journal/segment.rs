@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_position_of_many_pieces_comes_back() {
         let mut position = Position { open_blobs: BTreeMap::from([(7, 1)]), ..Position::default() };
-        for n in 0..40_000 {
+        for n in 0..60_000 {
             let name = crate::session::SessionName::new(format!("s{n}")).unwrap();
             position.positions.sessions.entry(name).or_default().seq = n;
         }

@@ -323,7 +323,7 @@ impl Keeper {
     fn failed(&mut self, failure: &Failure) {
         self.next_probe = clock::instant() + self.shared.settings.probe_every;
         let trouble = failure.to_trouble();
-        let is_new = self.trouble.as_ref() != Some(&trouble);
+        let is_new = self.trouble.as_ref().is_none_or(|before| before.disk_full != trouble.disk_full);
         if self.trouble.is_none() {
             self.log.stats.troubles += 1;
         }
