@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 /// A server that does not answer a handshake for this long has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// A response head longer than this is not one.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 

@@ -193,9 +193,6 @@ fn pairs(bench: &str, mode: &str, load: &LoadArgs, plan: &Plan, report: &mut Rep
 fn run(row: Row, load: &LoadArgs, plan: Plan) -> io::Result<(Row, f64)> {
     let workspace = Workspace::create()?;
     let native = plan.dialect.is_native();
-    if native {
-        workspace.prepare_sessions(&plan.rooms)?;
-    }
     let mut server =
         if native { ServerProcess::start_daemon(&workspace.data_dir())? } else { ServerProcess::start_room()? };
     let plan = Plan { port: server.port, ..plan };
@@ -248,6 +245,14 @@ pub(super) fn measure(generator: &mut Generator, server: &mut ServerProcess, tim
 }
 
 impl Measured {
+    /// A measurement over this many seconds, in which the server used `cpu` seconds; context switches unknown.
+    #[expect(clippy::cast_precision_loss, reason = "counts of seconds")]
+    pub(super) fn over(generator: &Generator, seconds: f64, cpu: f64, generator_use: f64) -> Self {
+        let us_per_delivery = cpu * 1e6 / generator.window().deliveries.max(1) as f64;
+        let switches_per_thousand = f64::NAN;
+        Self { seconds, us_per_delivery, server_use: cpu / seconds, generator_use, switches_per_thousand }
+    }
+
     /// Adds what was measured to a row, with what the generator saw (after it has drained).
     #[expect(clippy::cast_precision_loss, reason = "counts of seconds")]
     pub(super) fn into_row(self, row: Row, generator: &Generator) -> Row {

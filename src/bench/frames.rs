@@ -26,11 +26,11 @@ pub(super) fn push_client_header(out: &mut Vec<u8>, opcode: u8, len: usize) {
     match len {
         0..=125 => out.push(0x80 | u8::try_from(len).expect("at most 125")),
         126..=0xffff => {
-            out.push(0x80 | 126);
+            out.push(0x80 | 0x7e);
             out.extend_from_slice(&u16::try_from(len).expect("at most 65,535").to_be_bytes());
         }
         _ => {
-            out.push(0x80 | 127);
+            out.push(0x80 | 0x7f);
             out.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
@@ -43,22 +43,22 @@ pub(super) fn push_client_frame(out: &mut Vec<u8>, opcode: u8, body: &[u8]) {
     out.extend_from_slice(body);
 }
 
-/// The header of a server frame: opcode, length of the header itself, length of the body.
+/// The header of a server frame: opcode, length of what comes before the body, length of the body.
 struct Header {
     opcode: u8,
-    header_len: usize,
+    prefix_len: usize,
     body_len: usize,
 }
 
 /// Reads the header at the front of `bytes`; `None` if it is not complete yet.
 fn header(bytes: &[u8]) -> Option<Header> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
-    let (header_len, body_len) = match second & 0x7f {
+    let (prefix_len, body_len) = match second & 0x7f {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
         127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
         short => (2, usize::from(short)),
     };
-    Some(Header { opcode: first & 0x0f, header_len, body_len })
+    Some(Header { opcode: first & 0x0f, prefix_len, body_len })
 }
 
 /// Cuts a byte stream into frames, without a buffer of its own as long as frames arrive whole.
@@ -95,13 +95,13 @@ impl Scanner {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            let Some(Header { opcode, header_len, body_len }) = header(bytes) else { break };
-            let end = header_len.saturating_add(body_len);
+            let Some(Header { opcode, prefix_len, body_len }) = header(bytes) else { break };
+            let end = prefix_len.saturating_add(body_len);
             if end <= bytes.len() {
-                on_frame(opcode, &bytes[header_len..end]);
+                on_frame(opcode, &bytes[prefix_len..end]);
                 bytes = &bytes[end..];
-            } else if body_len > LARGE_BYTES && bytes.len() >= header_len + PREFIX_BYTES {
-                on_frame(opcode, &bytes[header_len..header_len + PREFIX_BYTES]);
+            } else if body_len > LARGE_BYTES && bytes.len() >= prefix_len + PREFIX_BYTES {
+                on_frame(opcode, &bytes[prefix_len..prefix_len + PREFIX_BYTES]);
                 self.skip = end - bytes.len();
                 return;
             } else {
@@ -158,12 +158,12 @@ impl Inbox {
     fn next_frame(&mut self, stream: &mut impl Read) -> io::Result<(bool, u8, Vec<u8>)> {
         loop {
             let bytes = &self.buffer[self.start..];
-            if let Some(Header { opcode, header_len, body_len }) = header(bytes)
-                && bytes.len() >= header_len + body_len
+            if let Some(Header { opcode, prefix_len, body_len }) = header(bytes)
+                && bytes.len() >= prefix_len + body_len
             {
                 let last = bytes[0] & 0x80 != 0;
-                let body = bytes[header_len..header_len + body_len].to_vec();
-                self.start += header_len + body_len;
+                let body = bytes[prefix_len..prefix_len + body_len].to_vec();
+                self.start += prefix_len + body_len;
                 return Ok((last, opcode, body));
             }
             self.fill(stream)?;

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
@@ -60,6 +59,7 @@ async fn serve_member(stream: TcpStream, rooms: &Rooms) -> Result<(), Error> {
     stream.set_nodelay(true)?;
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
     let mut address = (String::new(), false);
+    #[expect(clippy::result_large_err, reason = "the error type is tungstenite's")]
     let accept = |request: &Request, response: Response| {
         address = (request.uri().path().to_owned(), request.uri().query() == Some("echo"));
         with_subprotocol(request, response)
@@ -75,7 +75,7 @@ async fn serve_member(stream: TcpStream, rooms: &Rooms) -> Result<(), Error> {
 #[expect(clippy::unnecessary_wraps, reason = "the signature is tungstenite's")]
 fn with_subprotocol(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
     const NAME: &str = "Sec-WebSocket-Protocol";
-    if let Some(offered) = request.headers().get(NAME).map(HeaderValue::clone) {
+    if let Some(offered) = request.headers().get(NAME).cloned() {
         response.headers_mut().insert(NAME, offered);
     }
     Ok(response)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use std::time::Duration;
 use crate::ops::clock;
 
 /// A server that does not begin to serve for this long has failed.
-const START_PATIENCE: Duration = Duration::from_secs(300);
+const START_PATIENCE: Duration = Duration::from_mins(5);
 /// A server that does not end for this long after SIGTERM is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server that was started by the benchmark; killed when dropped.
 pub(super) struct ServerProcess {
@@ -23,6 +23,7 @@ pub(super) struct ServerProcess {
     /// Where it serves WebSocket and HTTP, on 127.0.0.1.
     pub(super) port: u16,
     cpu_ns_by_thread: BTreeMap<u32, u64>,
+    log: PathBuf,
 }
 
 impl ServerProcess {
@@ -30,15 +31,15 @@ impl ServerProcess {
     pub(super) fn start_room() -> io::Result<Self> {
         let port = free_port()?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["bench", "room", "--port", &port.to_string()]);
-        let server = Self::spawn(command, port)?;
-        server.wait_until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
+        command.args(["bench", "room", &port.to_string()]);
+        let mut server = Self::spawn(command.stdout(Stdio::null()), port)?;
+        server.wait_until(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
         Ok(server)
     }
 
     /// Starts the daemon on a data directory, pinned to the server's core, and waits until it is ready.
     pub(super) fn start_daemon(data_dir: &Path) -> io::Result<Self> {
-        let server = Self::launch_daemon(data_dir)?;
+        let mut server = Self::launch_daemon(data_dir)?;
         server.wait_until_ready()?;
         Ok(server)
     }
@@ -48,38 +49,49 @@ impl ServerProcess {
         let port = free_port()?;
         let mut command = Command::new(std::env::current_exe()?);
         // An empty directory of its own, so that no `.env` or `config/` of the caller changes what is measured.
-        command.arg("serve").current_dir(data_dir.parent().unwrap_or(data_dir));
+        let folder = data_dir.parent().unwrap_or(data_dir);
+        command.arg("serve").current_dir(folder);
+        let log_path = folder.join("server.log");
+        let log = fs::OpenOptions::new().append(true).create(true).open(&log_path)?;
         let settings = [
             ("DATA_DIR", data_dir.display().to_string()),
             ("HTTP_PORT", port.to_string()),
             ("BIND", "127.0.0.1".to_owned()),
             ("SERVER_PASSWORD", String::new()),
+            ("DOORS", "native".to_owned()),
             ("LOG_LEVEL", "WARNING".to_owned()),
             ("SAVE_INTERVAL", "86400".to_owned()),
-            ("OPS_PER_SECOND", "1000000000".to_owned()),
+            ("OPS_PER_SECOND", "0".to_owned()),
+            ("MAX_CONNECTIONS", "20000".to_owned()),
+            ("MAX_CONNECTIONS_PER_IP", "20000".to_owned()),
+            ("CREATE_SESSIONS", "true".to_owned()),
         ];
-        command.envs(settings);
-        Self::spawn(command, port)
+        let mut server = Self::spawn(command.envs(settings).stdout(log), port)?;
+        server.log = log_path;
+        Ok(server)
     }
 
-    fn spawn(mut command: Command, port: u16) -> io::Result<Self> {
+    fn spawn(command: &mut Command, port: u16) -> io::Result<Self> {
         // What is started inherits the core of the thread that starts it: no thread of it ever ran elsewhere.
         machine::pin_to(machine::SERVER_CORE);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn();
+        let child = command.stdin(Stdio::null()).spawn();
         machine::pin_to(machine::GENERATOR_CORE);
-        Ok(Self { child: child?, port, cpu_ns_by_thread: BTreeMap::new() })
+        Ok(Self { child: child?, port, cpu_ns_by_thread: BTreeMap::new(), log: PathBuf::new() })
     }
 
     /// Waits until the daemon says that it is ready.
-    pub(super) fn wait_until_ready(&self) -> io::Result<()> {
-        self.wait_until(|| self.get("/readyz").is_ok_and(|(status, _)| status == 200))
+    pub(super) fn wait_until_ready(&mut self) -> io::Result<()> {
+        self.wait_until(|server| server.get("/readyz").is_ok_and(|(status, _)| status == 200))
     }
 
-    fn wait_until(&self, condition: impl Fn() -> bool) -> io::Result<()> {
+    fn wait_until(&mut self, condition: impl Fn(&Self) -> bool) -> io::Result<()> {
         let since = clock::instant();
-        while !condition() {
-            if since.elapsed() > START_PATIENCE || !Path::new(&format!("/proc/{}/status", self.child.id())).exists() {
-                return Err(io::Error::other("the server does not start"));
+        while !condition(self) {
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || since.elapsed() > START_PATIENCE {
+                let log = fs::read_to_string(&self.log).unwrap_or_default();
+                let last_words: Vec<&str> = log.lines().rev().take(5).collect();
+                return Err(io::Error::other(format!("the server does not serve ({ended:?}): {last_words:?}")));
             }
             thread::sleep(Duration::from_millis(10));
         }

@@ -23,14 +23,6 @@ impl Workspace {
     pub(super) fn data_dir(&self) -> PathBuf {
         self.folder.join("data")
     }
-
-    /// Makes the sessions that the daemon is to serve besides `default`.
-    pub(super) fn prepare_sessions(&self, names: &[String]) -> io::Result<()> {
-        for name in names.iter().filter(|name| *name != "default") {
-            fs::create_dir_all(self.data_dir().join("sessions").join(name))?;
-        }
-        Ok(())
-    }
 }
 
 impl AsRef<Path> for Workspace {

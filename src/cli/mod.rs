@@ -9,6 +9,7 @@ mod settings;
 pub use exit::{Exit, Failure};
 pub use settings::ReferenceForm;
 
+use crate::bench::{self, BenchCommand};
 use crate::config::{KEYS, Loaded, Sources};
 use crate::server;
 use crate::session::SessionName;
@@ -61,6 +62,9 @@ enum Command {
     Config(ConfigCommand),
     /// End with 0 if the daemon is alive (for containers)
     Healthcheck,
+    /// Measure this daemon on this machine, against a bare room
+    #[command(subcommand)]
+    Bench(Box<BenchCommand>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,6 +155,9 @@ fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
     if let Some(Command::Config(ConfigCommand::Reference { form })) = cli.command {
         return settings::reference(form);
     }
+    if let Some(Command::Bench(what)) = &cli.command {
+        return bench::run(what, json).map_err(|error| Failure::new(Exit::InputOutput, error));
+    }
     let loaded = sources.load()?;
     match cli.command {
         None | Some(Command::Serve) => Ok(server::run(sources, &loaded)?),
@@ -163,7 +170,7 @@ fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
 
 fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
     match command {
-        Command::Serve | Command::Config(ConfigCommand::Reference { .. }) => Ok(()),
+        Command::Serve | Command::Bench(_) | Command::Config(ConfigCommand::Reference { .. }) => Ok(()),
         Command::Status => remote::status(loaded, json),
         Command::Save(of) => remote::save(loaded, &of.session, json),
         Command::Backups(BackupsCommand::Create(of)) => remote::create_backup(loaded, &of.session, json),

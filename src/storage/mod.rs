@@ -11,6 +11,7 @@ mod metadata;
 mod saver;
 pub mod snapshot;
 mod state_file;
+pub mod journal;
 pub mod vfs;
 
 pub use contract::{
