@@ -156,7 +156,7 @@ fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
         return settings::reference(form);
     }
     if let Some(Command::Bench(what)) = &cli.command {
-        return bench::run(what, json).map_err(|error| Failure::new(Exit::InputOutput, error));
+        return bench::run(what, cli.json).map_err(|error| Failure::new(Exit::InputOutput, error));
     }
     let loaded = sources.load()?;
     match cli.command {
