@@ -7,10 +7,14 @@
 mod backups;
 pub mod codec;
 mod contract;
+pub mod fsck;
+mod journaling;
 mod metadata;
+pub mod recovery;
 mod saver;
 pub mod snapshot;
 mod state_file;
+pub mod store;
 pub mod vfs;
 
 pub use contract::{
