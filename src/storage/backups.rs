@@ -2,6 +2,7 @@
 
 use crate::ops::clock;
 use crate::session::{SessionName, Timestamp};
+use crate::storage::journal::FileMark;
 use crate::storage::metadata::stamp;
 use crate::storage::snapshot::{self, Header, SnapshotError, SnapshotId};
 use crate::storage::vfs::{Open, Stat, Vfs};
@@ -32,8 +33,7 @@ pub(crate) struct SessionFiles {
 impl SessionFiles {
     /// Where a session's files lie.
     pub(crate) fn of(name: &SessionName) -> Self {
-        let root =
-            if name.is_default() { PathBuf::new() } else { Path::new("sessions").join(name.as_str()) };
+        let root = if name.is_default() { PathBuf::new() } else { Path::new("sessions").join(name.as_str()) };
         Self { name: name.clone(), root }
     }
 
@@ -105,6 +105,12 @@ pub(crate) struct Identity {
     pub(crate) len: u64,
     /// Last change of the content.
     pub(crate) mtime_ns: i128,
+}
+
+impl From<FileMark> for Identity {
+    fn from(mark: FileMark) -> Self {
+        Self { inode: mark.inode, len: mark.len, mtime_ns: mark.mtime_ns }
+    }
 }
 
 impl From<Stat> for Identity {

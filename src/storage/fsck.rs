@@ -124,7 +124,7 @@ fn finding(file: PathBuf, verified: Result<snapshot::Verified, SnapshotError>) -
 }
 
 fn check_journal(vfs: &dyn Vfs, after: BTreeMap<SessionName, u64>, findings: &mut Vec<Finding>) {
-    let request = Request { lineage: None, after };
+    let request = Request { lineage: None, after, only: None };
     let file = PathBuf::from(journal::DIRECTORY);
     let report = match journal::scan(vfs, &request, &mut |_| ControlFlow::Continue(())) {
         Ok(report) => report,

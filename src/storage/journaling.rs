@@ -191,12 +191,8 @@ impl Ledger for Journaling {
             floors.insert(session.clone(), seq);
             floors.clone()
         };
-        let retention = Retention {
-            floors,
-            history: self.history,
-            history_bytes: self.history_bytes,
-            now_ms: clock::now_ms(),
-        };
+        let retention =
+            Retention { floors, history: self.history, history_bytes: self.history_bytes, now_ms: clock::now_ms() };
         if let Err(error) = self.writer.retain(&retention) {
             tracing::warn!(%error, "Old parts of the journal could not be deleted");
         }
@@ -206,11 +202,7 @@ impl Ledger for Journaling {
 impl Publication {
     /// As the journal records it.
     fn on(&self, branch: Branch) -> Published {
-        let file = FileMark {
-            inode: self.identity.inode,
-            len: self.identity.len,
-            mtime_ns: self.identity.mtime_ns,
-        };
+        let file = FileMark { inode: self.identity.inode, len: self.identity.len, mtime_ns: self.identity.mtime_ns };
         Published { branch, snapshot: self.id.0, seq: self.seq, at: self.at, file }
     }
 }

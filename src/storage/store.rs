@@ -6,9 +6,7 @@ use crate::storage::journaling::Journaling;
 use crate::storage::recovery::OpenError;
 use crate::storage::saver::{Saver, SaverSetup, Shelf, locked};
 use crate::storage::vfs::SharedVfs;
-use crate::storage::{
-    Branch, Durable, Record, ResumePoint, Run, SaveJob, SaveOutcome, Store, Trouble,
-};
+use crate::storage::{Branch, Durable, Record, ResumePoint, Run, SaveJob, SaveOutcome, Store, Trouble};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};

@@ -7,12 +7,13 @@ use super::{History, Looked, Survey};
 use crate::ops::random;
 use crate::storage::backups::{self, Identity, SessionFiles};
 use crate::storage::journal::{self, Control, Lineage, Positions, Start};
+use crate::storage::journaling::Journaling;
 use crate::storage::metadata::{iso, stamp};
 use crate::storage::saver::{Order, Publication, SaverSetup, Shelf};
 use crate::storage::snapshot::{self, Header, Purpose, SnapshotId};
 use crate::storage::state_file;
-use crate::storage::store::{DirectoryStore, Journaling};
-use crate::storage::vfs::{SharedVfs, Vfs};
+use crate::storage::store::DirectoryStore;
+use crate::storage::vfs::SharedVfs;
 use crate::storage::{Branch, Machine, Record, Run};
 use std::collections::BTreeMap;
 use std::io;
@@ -110,11 +111,7 @@ impl Site<'_> {
     }
 
     /// Keeps what is newer than a restored snapshot as a file of its own, before anything else happens.
-    fn set_aside<M: Machine>(
-        &mut self,
-        survey: &Survey,
-        restore: &Restore<M>,
-    ) -> Result<Option<PathBuf>, OpenError> {
+    fn set_aside<M: Machine>(&mut self, survey: &Survey, restore: &Restore<M>) -> Result<Option<PathBuf>, OpenError> {
         match &restore.beyond {
             Beyond::Nothing => Ok(None),
             Beyond::KeptAlready(path) => Ok(Some(path.clone())),
@@ -179,10 +176,13 @@ impl Site<'_> {
         vfs.sync_dir(Path::new(""))?;
         let name = format!("{}_{reason}", stamp(self.options.now));
         for number in 0..100 {
-            let place = Path::new("quarantine").join(format!("{name}{}", match number {
-                0 => String::new(),
-                number => format!("_{number:02}"),
-            }));
+            let place = Path::new("quarantine").join(format!(
+                "{name}{}",
+                match number {
+                    0 => String::new(),
+                    number => format!("_{number:02}"),
+                }
+            ));
             if backups::stat_or_missing(vfs, &place)?.is_none() {
                 return Ok(place);
             }

@@ -82,11 +82,12 @@ impl History {
         fresh: u128,
     ) -> Result<Self, ScanError> {
         let after = sessions.iter().map(|name| (name.clone(), u64::MAX)).collect();
-        let request = Request { lineage: witnessed.map(Lineage), after };
+        let request = Request { lineage: witnessed.map(Lineage), after, only: None };
         let mut report = journal::scan(vfs, &request, &mut |_| ControlFlow::Continue(()))?;
         if report.segments.is_empty() && !report.strays.is_empty() && witnessed.is_some() {
             // A journal of another directory was copied here without its STATE: it is the only journal there is.
-            report = journal::scan(vfs, &Request { lineage: None, ..request.clone() }, &mut |_| ControlFlow::Continue(()))?;
+            report =
+                journal::scan(vfs, &Request { lineage: None, ..request.clone() }, &mut |_| ControlFlow::Continue(()))?;
         }
         let lineage = report.lineage.or(request.lineage).unwrap_or(Lineage(fresh));
         Ok(Self { report, lineage })
@@ -129,11 +130,9 @@ impl History {
         if !self.has_segments() && !self.is_corrupt() {
             return Ok((0, None));
         }
-        let mut after: BTreeMap<_, _> =
-            self.report.positions.sessions.keys().map(|other| (other.clone(), u64::MAX)).collect();
-        after.insert(name.clone(), machine.seq());
         let (mut replayed, mut fault) = (0, None);
-        let request = Request { lineage: Some(self.lineage), after };
+        let after = BTreeMap::from([(name.clone(), machine.seq())]);
+        let request = Request { lineage: Some(self.lineage), after, only: Some(name.clone()) };
         let report = journal::scan(vfs, &request, &mut |item| {
             let Item::Record { session, branch: of, seq, body, .. } = item else { return ControlFlow::Continue(()) };
             if session != name || of != branch || seq <= machine.seq() {

@@ -29,7 +29,14 @@ pub struct OpenOptions {
 impl OpenOptions {
     /// The documented defaults: 10 backups, 24 hours of history, at most 2 GiB of it.
     pub fn new(now: Timestamp, run: Run) -> Self {
-        Self { max_backups: 10, history: Duration::from_hours(24), history_cap: 2 << 30, journal: Settings::default(), now, run }
+        Self {
+            max_backups: 10,
+            history: Duration::from_hours(24),
+            history_cap: 2 << 30,
+            journal: Settings::default(),
+            now,
+            run,
+        }
     }
 }
 
@@ -133,7 +140,9 @@ pub enum OpenError {
         error: io::Error,
     },
     /// A newer version wrote it (exit code 78).
-    #[error("{path} is of a format that this version does not know ({what}): use the version that wrote it, or a newer one")]
+    #[error(
+        "{path} is of a format that this version does not know ({what}): use the version that wrote it, or a newer one"
+    )]
     Unsupported {
         /// The file.
         path: String,

@@ -126,7 +126,9 @@ struct Site<'a> {
 
 impl Site<'_> {
     fn go_on<M: Machine>(&self) -> Result<Plan<M>, OpenError> {
-        let LiveFile::Whole { header, .. } = &self.survey.live else { return self.fall_back("the snapshot is missing") };
+        let LiveFile::Whole { header, .. } = &self.survey.live else {
+            return self.fall_back("the snapshot is missing");
+        };
         let base = Some(self.survey.files.live());
         match self.build::<M>(header.branch, base.as_deref()) {
             Ok(built) if built.missing.is_none() => Ok(Plan::Serve { built, rotten: None }),
@@ -183,7 +185,9 @@ impl Site<'_> {
         };
         let reason = match refusal {
             Refusal::ChangedAndInvalid => {
-                format!("{live} was changed by hand and cannot be used: {error}. Serving the state before it would undo a restore that somebody began")
+                format!(
+                    "{live} was changed by hand and cannot be used: {error}. Serving the state before it would undo a restore that somebody began"
+                )
             }
             Refusal::OnlyBackups => format!("{live} and the journal are gone; only backups are left"),
             Refusal::Unsupported => format!("{live} was {error}"),
@@ -237,8 +241,7 @@ impl Site<'_> {
             return Ok(Beyond::KeptAlready(kept.path.clone()));
         }
         Ok(match self.newest_state::<M>()? {
-            Some(built) if built.missing.is_none() => Beyond::State(built),
-            Some(_) => Beyond::Unbuildable("some of its events are damaged".into()),
+            Some(built) => Beyond::State(built),
             None => Beyond::Unbuildable("no older snapshot of that branch is whole".into()),
         })
     }
@@ -276,8 +279,8 @@ impl Site<'_> {
             }
             None => (M::empty(), None),
         };
-        let (replayed, missing) = self.history.replay(self.vfs, self.name, branch, &mut machine)
-            .map_err(BuildError::Journal)?;
+        let (replayed, missing) =
+            self.history.replay(self.vfs, self.name, branch, &mut machine).map_err(BuildError::Journal)?;
         Ok(Built { machine, base, replayed, missing })
     }
 }
