@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use hotset::doors::native::{events_binary, events_json};
+use hotset::live::Frames;
 use hotset::live::machine::{EventRecord, SessionMachine};
 use hotset::session::{
     Author, ClientId, Command, Decision, Event, Limits, MemberName, NodeId, NodePatch, NodePut, OpKey, Operation,
@@ -88,16 +89,19 @@ fn edit(count: u64, operation: impl Fn(u64) -> Operation) -> io::Result<()> {
 
 /// Encoding and framing the event of a `node.put` of 1 KB as JSON text.
 fn event_json(count: u64) -> io::Result<()> {
-    let events = events(1);
-    (0..count).for_each(|_| drop(black_box(events_json(black_box(&events)))));
-    Ok(())
+    encode(count, events_json)
 }
 
 /// The same in the binary format.
 fn event_binary(count: u64) -> io::Result<()> {
+    encode(count, events_binary)
+}
+
+fn encode(count: u64, encode: fn(&[Arc<Event>]) -> Frames) -> io::Result<()> {
     let events = events(1);
-    (0..count).for_each(|_| drop(black_box(events_binary(black_box(&events)))));
-    Ok(())
+    let bytes: usize = (0..count).flat_map(|_| encode(black_box(&events)).parts).map(|part| part.len()).sum();
+    let least = usize::try_from(count).map_err(io::Error::other)? * PAYLOAD;
+    if bytes < least { Err(io::Error::other("a frame is shorter than its payload")) } else { Ok(()) }
 }
 
 /// Building the journal's frame for an event of 1 KB and handing it to the disk, a hundred at once.
