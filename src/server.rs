@@ -29,20 +29,20 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
 }
 
 /// Runs the daemon until a signal ends it.
-pub fn run(sources: Sources, loaded: Loaded) -> Result<(), ServeError> {
+pub fn run(sources: Sources, loaded: &Loaded) -> Result<(), ServeError> {
     let settings = &loaded.settings;
     let log = logging::start(settings.logging.level, settings.logging.format)
         .map_err(|error| system("logging")(io::Error::other(error)))?;
     let signals = signals::listen().map_err(system("signals"))?;
     tracing::info!("Hotset {} (data directory: {})", env!("CARGO_PKG_VERSION"), settings.data_dir.display());
     prepare_data_dir(&settings.data_dir)?;
-    let access = Access::resolve(&loaded)?;
+    let access = Access::resolve(loaded)?;
     for warning in loaded.warnings.iter().chain(&access.warnings) {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("runtime"))?;
-    let reloader = Reloader::new(sources, &loaded);
-    runtime.block_on(watch_over(reloader, &loaded, &log, signals));
+    let reloader = Reloader::new(sources, loaded);
+    runtime.block_on(watch_over(reloader, loaded, &log, signals));
     Ok(())
 }
 
@@ -79,6 +79,9 @@ fn reload(reloader: &mut Reloader, log: &logging::LogControl, asked: bool) {
     match reloader.reload() {
         Ok(reload) => {
             log.set_level(reload.settings.logging.level);
+            for warning in &reload.warnings {
+                tracing::warn!("{warning}");
+            }
             if asked && reload.differences.is_empty() {
                 tracing::info!("Settings read again: nothing changed");
             }

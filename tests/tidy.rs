@@ -90,6 +90,7 @@ fn every_rule_bites() {
         ("src/live/a.rs", "//! A.\nuse crate::{ops, storage};\n", "one room per `use`"),
         ("src/live/mod.rs", "//! A.\nuse super::storage::Store;\n", "leave a room through"),
         ("src/doors/native/a.rs", "//! A.\nuse crate::doors::blender::Flow;\n", "another door"),
+        ("src/doors/native/a.rs", "//! A.\nuse crate::doors::{Denied, blender::Flow};\n", "another door"),
         ("src/doors/native/mod.rs", "//! A.\nuse super::blender::Flow;\n", "another door"),
         ("src/doors/native/a.rs", "//! A.\nuse super::super::blender::Flow;\n", "climb with"),
         ("src/session/a.rs", "//! A.\nuse std::collections::HashMap;\n", "`HashMap` in a pure room"),
@@ -115,7 +116,7 @@ fn tidy_code_passes() {
         ("src/session/a.rs", "//! A.\n/// Not a HashMap.\nfn a() {}\n#[cfg(test)]\nmod tests {\n use std::fs;\n}\n"),
         ("src/formats/a.rs", "//! A.\nuse serde_json::Value;\n"),
         ("src/storage/a.rs", "//! A.\nuse crate::session::{SessionName, Timestamp};\n"),
-        ("src/doors/native/a.rs", "//! A.\nuse crate::doors::native::wire;\nuse crate::doors::frames::Frame;\n"),
+        ("src/doors/native/a.rs", "//! A.\nuse crate::doors::native::wire;\nuse crate::doors::{Denied, frames};\n"),
         ("src/cli/a.rs", "//! A.\nuse crate::storage::Store;\nuse crate::server::run;\n"),
     ];
     for (path, text) in cases {
@@ -178,10 +179,10 @@ fn import_faults(path: &str, line: &str) -> Vec<String> {
         } else if target != room && !allowed.contains(&target) && !rest.starts_with(|c: char| c.is_uppercase()) {
             faults.push(format!("{room} may not import {target}"));
         }
-        if let Some(door) = rest.strip_prefix("doors::").filter(|_| room == "doors") {
-            let door = leading_name(door);
-            let is_door = door.is_empty() || Path::new("src/doors").join(door).is_dir();
-            if is_door && path.split('/').nth(2) != Some(door) {
+        if let Some(named) = rest.strip_prefix("doors::").filter(|_| room == "doors") {
+            let list =
+                named.strip_prefix('{').map_or(leading_name(named), |list| list.split('}').next().unwrap_or(list));
+            if list.split(',').map(leading_of_trimmed).any(|name| is_another_door(path, name)) {
                 faults.push("a door may not import another door".into());
             }
         }
@@ -195,12 +196,17 @@ fn import_faults(path: &str, line: &str) -> Vec<String> {
         if depth == 1 && name != room && MAY_IMPORT.iter().any(|(other, _)| *other == name) {
             faults.push("leave a room through `crate::`, not `super::`".into());
         }
-        let is_door = !name.is_empty() && Path::new("src/doors").join(name).is_dir();
-        if room == "doors" && depth == 2 && is_door && path.split('/').nth(2) != Some(name) {
+        if room == "doors" && depth == 2 && is_another_door(path, name) {
             faults.push("a door may not import another door".into());
         }
     }
     faults
+}
+
+/// Whether `name` is a door's folder, and not the one that `path` is in.
+fn is_another_door(path: &str, name: &str) -> bool {
+    let is_door = !name.is_empty() && Path::new("src/doors").join(name).is_dir();
+    is_door && path.split('/').nth(2) != Some(name)
 }
 
 /// Names of session types other than [`STORAGE_KNOWS`] that a storage file imports or spells out.
@@ -239,6 +245,10 @@ fn room_of(path: &str) -> &str {
 
 fn leading_name(text: &str) -> &str {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
+}
+
+fn leading_of_trimmed(text: &str) -> &str {
+    leading_name(text.trim_start())
 }
 
 fn is_comment(line: &str) -> bool {

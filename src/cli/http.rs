@@ -31,7 +31,7 @@ impl Daemon {
         let host = match network.bind {
             IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            address => address,
+            address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
         };
         Self { address: SocketAddr::new(host, network.http_port), token, patience }
     }
@@ -48,10 +48,10 @@ impl Daemon {
         stream.set_write_timeout(Some(self.patience))?;
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
         if let Some(token) = &self.token {
-            head.push_str(&format!("authorization: Bearer {}\r\n", token.reveal()));
+            head = format!("{head}authorization: Bearer {}\r\n", token.reveal());
         }
         if method == "POST" {
-            head.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()));
+            head = format!("{head}content-type: application/json\r\ncontent-length: {}\r\n", body.len());
         }
         stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
         read_response(BufReader::new(stream))

@@ -152,19 +152,18 @@ fn sources(cli: &Cli, matches: &ArgMatches) -> Sources {
 }
 
 fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
-    let json = cli.json;
     if let Some(Command::Config(ConfigCommand::Reference { form })) = cli.command {
         return settings::reference(form);
     }
     if let Some(Command::Bench(what)) = &cli.command {
-        return bench::run(what, json).map_err(|error| Failure::new(Exit::InputOutput, error));
+        return bench::run(what, cli.json).map_err(|error| Failure::new(Exit::InputOutput, error));
     }
     let loaded = sources.load()?;
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => Ok(server::run(sources, loaded)?),
-        other => {
+    match cli.command {
+        None | Some(Command::Serve) => Ok(server::run(sources, &loaded)?),
+        Some(command) => {
             warn(&loaded);
-            ask(other, &loaded, json)
+            ask(command, &loaded, cli.json)
         }
     }
 }

@@ -40,13 +40,14 @@ fn readable(document: &Value) -> String {
         Value::Object(fields) => {
             let nested = |value: &Value| value.as_array().is_some_and(|rows| rows.iter().any(Value::is_object));
             let plain = fields.iter().filter(|(_, value)| !nested(value));
-            let mut text = table(plain.map(|(name, value)| vec![name.clone(), cell(value)]).collect());
+            let lines: Vec<_> = plain.map(|(name, value)| vec![name.clone(), cell(value)]).collect();
+            let mut text = table(&lines);
             for (name, value) in fields.iter().filter(|(_, value)| nested(value)) {
-                text.push_str(&format!("\n{name}\n{}", readable(value)));
+                text = format!("{text}\n{name}\n{}", readable(value));
             }
             text
         }
-        other => cell(other) + "\n",
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => cell(document) + "\n",
     }
 }
 
@@ -59,25 +60,25 @@ fn records(rows: &[Value]) -> String {
     }
     let head = names.iter().map(|name| name.to_uppercase()).collect();
     let body = rows.iter().map(|row| names.iter().map(|name| cell(&row[name.as_str()])).collect());
-    table(std::iter::once(head).chain(body).collect())
+    table(&std::iter::once(head).chain(body).collect::<Vec<_>>())
 }
 
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => "-".into(),
         Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     };
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Columns aligned, two spaces apart.
-pub(super) fn table(rows: Vec<Vec<String>>) -> String {
+pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');

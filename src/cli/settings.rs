@@ -30,7 +30,7 @@ pub(super) fn show(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
         vec![key.env_name(), entry.shown(key), entry.origin.to_string()]
     };
     let head = ["SETTING", "VALUE", "ORIGIN"].map(String::from).to_vec();
-    output::print(&output::table(std::iter::once(head).chain(KEYS.iter().map(row)).collect()))
+    output::print(&output::table(&std::iter::once(head).chain(KEYS.iter().map(row)).collect::<Vec<_>>()))
 }
 
 /// `hotset config check`: faults have ended the program before; what is left is what was read.
@@ -72,5 +72,5 @@ pub(super) fn show_passwords(loaded: &Loaded, as_json: bool) -> Result<(), Failu
         Some(password) => vec![name.into(), password.secret.reveal().into(), source(&password)],
         None => vec![name.into(), "(none)".into(), "open, or the daemon has not been started yet".into()],
     };
-    output::print(&output::table(rows.map(row).to_vec()))
+    output::print(&output::table(&rows.map(row)))
 }

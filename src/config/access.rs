@@ -190,3 +190,107 @@ fn new_token() -> String {
     bytes[16..].copy_from_slice(&random::u128().to_le_bytes());
     format!("ht_admin_{}", URL_SAFE_NO_PAD.encode(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    struct House {
+        folder: tempfile::TempDir,
+        sources: Sources,
+    }
+
+    impl House {
+        fn new(set: &[(&str, &str)]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let mut sources = Sources { directory: folder.path().into(), ..Sources::default() };
+            sources.environment = set.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            sources.environment.insert("DATA_DIR".into(), folder.path().into());
+            Self { folder, sources }
+        }
+
+        fn access(&self) -> Access {
+            Access::resolve(&self.sources.load().unwrap()).unwrap()
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+    }
+
+    const OUTSIDE: (&str, &str) = ("BIND", "0.0.0.0");
+
+    #[test]
+    fn reachable_from_outside_and_without_a_password_one_is_generated_and_kept() {
+        let house = House::new(&[OUTSIDE]);
+        let first = house.access();
+        let password = first.server.clone().unwrap();
+        assert_eq!(password.source, PasswordSource::File(house.file("server_password")));
+        assert_eq!(password.secret.reveal().len(), 23);
+        for name in ["server_password", "admin_password", "admin_token"] {
+            assert_eq!(house.file(name).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        }
+        assert_eq!(house.access(), first, "the next start finds the same ones");
+        assert_ne!(House::new(&[OUTSIDE]).access().server.unwrap().secret, password.secret);
+    }
+
+    #[test]
+    fn on_this_machine_only_nobody_needs_a_password() {
+        let access = House::new(&[]).access();
+        assert_eq!(access.server, None);
+        assert!(access.admin.is_some());
+        assert_eq!(access.warnings, []);
+    }
+
+    #[test]
+    fn set_but_empty_means_open_and_is_warned_about() {
+        let house = House::new(&[OUTSIDE, ("SERVER_PASSWORD", ""), ("ADMIN_PASSWORD", "")]);
+        let access = house.access();
+        assert_eq!((access.server, access.admin), (None, None));
+        assert_eq!(access.warnings.len(), 2);
+        assert!(!house.file("server_password").exists() && !house.file("admin_password").exists());
+    }
+
+    #[test]
+    fn a_password_that_is_set_is_used_and_never_written() {
+        let house = House::new(&[OUTSIDE, ("SERVER_PASSWORD", "sesame"), ("ADMIN_PASSWORD", "open")]);
+        let access = house.access();
+        assert_eq!(access.server.unwrap().secret.reveal(), "sesame");
+        assert_eq!(access.admin.unwrap().source, PasswordSource::Set(Origin::Environment("ADMIN_PASSWORD".into())));
+        assert_eq!(fs::read_dir(house.folder.path()).unwrap().count(), 1, "the admin token only");
+    }
+
+    #[test]
+    fn the_admin_token_is_long_random_and_recognisable() {
+        let token = House::new(&[]).access().admin_token;
+        assert_eq!(token.reveal().len(), "ht_admin_".len() + 43);
+        assert!(token.reveal().starts_with("ht_admin_"));
+        assert_ne!(token, House::new(&[]).access().admin_token);
+    }
+
+    #[test]
+    fn an_empty_password_file_is_an_error_and_not_an_open_door() {
+        let house = House::new(&[OUTSIDE]);
+        fs::write(house.file("server_password"), "\n").unwrap();
+        let error = Access::resolve(&house.sources.load().unwrap()).unwrap_err();
+        assert!(matches!(error, AccessError::Unusable { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_kept_secret_that_others_may_read_is_closed_again() {
+        let house = House::new(&[]);
+        house.access();
+        let path = house.file("admin_token");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        house.access();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn looking_generates_nothing() {
+        let house = House::new(&[OUTSIDE]);
+        assert_eq!(Access::look(&house.sources.load().unwrap()).unwrap(), (None, None));
+        assert_eq!(fs::read_dir(house.folder.path()).unwrap().count(), 0);
+    }
+}

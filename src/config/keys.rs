@@ -423,12 +423,71 @@ impl Kind {
             Self::Switch { .. } => "true or false".into(),
             Self::Address { .. } => "an IP address like 127.0.0.1, 0.0.0.0 or ::".into(),
             Self::Path { .. } => "a path".into(),
-            Self::Doors { .. } => format!("a list of: {}", value::DOOR_NAMES.join(", ")),
+            Self::Doors { .. } => format!("none, or a list of: {}", value::DOOR_NAMES.join(", ")),
             Self::Origins { .. } => "a list of origins like https://example.org:8443".into(),
             Self::Level { .. } => "one of: ERROR, WARNING, INFO, DEBUG, TRACE".into(),
             Self::Format { .. } => "one of: auto, text, json".into(),
             Self::Secret { .. } => {
                 format!("a text of at most {} bytes without control characters", value::SECRET_BYTES_MAX)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Limits;
+
+    #[test]
+    fn every_default_is_allowed() {
+        for key in KEYS {
+            if let Some(default) = key.default {
+                assert_eq!(key.kind.apply(&mut Settings::blank(), default), Ok(()), "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_that_people_know() {
+        let settings = Settings::default();
+        assert_eq!(settings.saving.interval, Duration::from_mins(2));
+        assert_eq!(settings.saving.max_backups, 10);
+        assert_eq!((settings.network.port, settings.network.http_port), (5555, 8080));
+        assert_eq!(settings.network.timeout, Duration::from_secs(10));
+        assert_eq!(settings.data_dir, PathBuf::from("data"));
+        assert_eq!(settings.logging.level, LogLevel::Info);
+        assert!(settings.network.bind.is_loopback());
+        assert_eq!(settings.sessions.limits, Limits::default());
+    }
+
+    #[test]
+    fn names_are_unlike_each_other_and_documented() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(key.name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{}", key.name);
+            assert!(KEYS[..index].iter().all(|other| other.name != key.name), "{} is there twice", key.name);
+            assert!(key.doc.ends_with('.') && key.doc.len() > 5, "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn limits_hold_at_their_ends() {
+        for (name, good, bad) in [
+            ("save_interval", ["1", "1d"], ["0", "86401"]),
+            ("port", ["0", "65533"], ["65534", "-1"]),
+            ("max_message", ["4KiB", "64MiB"], ["4095", "67108865"]),
+            ("ops_per_second", ["0", "10000000"], ["10000001", "1.5"]),
+            ("create_sessions", ["yes", "0"], ["maybe", "2"]),
+            ("bind", ["localhost", "[::1]"], ["example.org", "256.0.0.1"]),
+            ("log_format", ["JSON", "auto"], ["xml", "colour"]),
+            ("doors", ["native", "Native,"], ["window", "native;"]),
+        ] {
+            let key = find(name).unwrap();
+            for text in good {
+                assert_eq!(key.kind.apply(&mut Settings::blank(), text), Ok(()), "{name}={text}");
+            }
+            for text in bad {
+                assert!(key.kind.apply(&mut Settings::blank(), text).is_err(), "{name}={text}");
             }
         }
     }

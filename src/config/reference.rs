@@ -72,7 +72,7 @@ pub fn env_example() -> String {
         if !SET_IN_EXAMPLE.contains(&key.name) {
             text.push_str("# ");
         }
-        text.push_str(&format!("{}={}\n", key.env_name(), key.default.unwrap_or_default()));
+        text = format!("{text}{}={}\n", key.env_name(), key.default.unwrap_or_default());
     }
     text
 }
@@ -83,11 +83,11 @@ pub fn default_toml() -> String {
     for key in KEYS {
         text.push('\n');
         comment(&mut text, key);
-        match key.default {
-            Some(value) if bare_in_toml(key) => text.push_str(&format!("{} = {value}\n", key.name)),
-            Some(value) => text.push_str(&format!("{} = \"{value}\"\n", key.name)),
-            None => text.push_str(&format!("# {} = \"\"\n", key.name)),
-        }
+        text = match key.default {
+            Some(value) if bare_in_toml(key) => format!("{text}{} = {value}\n", key.name),
+            Some(value) => format!("{text}{} = \"{value}\"\n", key.name),
+            None => format!("{text}# {} = \"\"\n", key.name),
+        };
     }
     text
 }
@@ -103,7 +103,7 @@ pub fn markdown() -> String {
         };
         let restart = if key.apply == Apply::Restart { "yes" } else { "" };
         let (name, allowed, doc) = (key.env_name(), key.kind.expected(), key.doc);
-        text.push_str(&format!("| `{name}` | {default} | {allowed} | {doc} | {restart} |\n"));
+        text = format!("{text}| `{name}` | {default} | {allowed} | {doc} | {restart} |\n");
     }
     text
 }
@@ -141,4 +141,49 @@ fn comment_line(text: &mut String, words: &str) {
     }
     text.push_str(&line);
     text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{env_file, toml_file};
+    use std::path::Path;
+
+    #[test]
+    fn the_files_in_the_repository_are_what_the_table_says() {
+        let files = [
+            (env_example(), include_str!("../../.env.example"), "--form env > .env.example"),
+            (default_toml(), include_str!("../../config/default.toml"), "--form toml > config/default.toml"),
+            (markdown(), include_str!("../../docs/configuration.md"), "> docs/configuration.md"),
+        ];
+        for (made, kept, how) in files {
+            assert!(made == kept, "run: cargo run -- config reference {how}");
+        }
+    }
+
+    #[test]
+    fn every_line_of_the_example_is_valid_also_with_its_comment_sign_removed() {
+        let setting = |line: &str| {
+            let line = line.trim_start_matches("# ");
+            line.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        };
+        let text = env_example();
+        let lines: Vec<&str> = text.lines().filter(|line| setting(line)).map(|l| l.trim_start_matches("# ")).collect();
+        assert_eq!(lines.len(), KEYS.len() + 2, "and UID and GID");
+        let mut warnings = Vec::new();
+        let read = env_file::parse(&lines.join("\n"), Path::new("x"), &mut warnings).unwrap();
+        for key in KEYS {
+            let line = read.iter().find(|assignment| assignment.name == key.env_name()).unwrap();
+            assert_eq!(line.value, key.default.unwrap_or_default());
+        }
+        assert_eq!(warnings, []);
+    }
+
+    #[test]
+    fn the_default_file_sets_every_setting_to_its_default() {
+        let values = toml_file::parse(&default_toml(), Path::new("x")).unwrap();
+        for key in KEYS {
+            assert_eq!(values.get(key.name).map(|(value, _)| value.as_str()), key.default, "{}", key.name);
+        }
+    }
 }

@@ -108,7 +108,7 @@ impl Sources {
     pub fn load(&self) -> Result<Loaded, ConfigErrors> {
         let mut reading = Reading::new(&self.directory);
         for key in KEYS {
-            reading.put(key, key.default.map(str::to_owned), Origin::Default);
+            reading.put(key, key.default, Origin::Default);
         }
         let own = self.config.clone().unwrap_or_else(|| self.directory.join("config/hotset.toml"));
         reading.toml(&self.directory.join("config/default.toml"), false);
@@ -121,7 +121,7 @@ impl Sources {
         reading.environment(&self.environment);
         for (name, value) in &self.flags {
             if let Some((key, flag)) = find_key(name).and_then(|key| Some((key, key.flag()?))) {
-                reading.put(key, Some(value.clone()), Origin::Flag(format!("--{flag}")));
+                reading.put(key, Some(value), Origin::Flag(format!("--{flag}")));
             }
         }
         reading.finish()
@@ -147,8 +147,8 @@ impl<'s> Reading<'s> {
         Self { directory, entries: BTreeMap::new(), warnings, errors, read, watched }
     }
 
-    fn put(&mut self, key: &'static Key, value: Option<String>, origin: Origin) {
-        self.entries.insert(key.name, Entry { raw: value.as_deref().map(Secret::new), origin });
+    fn put(&mut self, key: &'static Key, value: Option<&str>, origin: Origin) {
+        self.entries.insert(key.name, Entry { raw: value.map(Secret::new), origin });
     }
 
     fn finish(mut self) -> Result<Loaded, ConfigErrors> {
@@ -238,7 +238,7 @@ impl<'s> Reading<'s> {
         for key in KEYS.iter().filter(|key| key.is_secret()) {
             let path = folder.join(key.name);
             match read_secret(&path) {
-                Ok(value) => self.put(key, Some(value), Origin::Credential(path)),
+                Ok(value) => self.put(key, Some(&value), Origin::Credential(path)),
                 Err(error) if absent(&error) => {}
                 Err(source) => self.errors.push(ConfigError::Unreadable { path, source }),
             }
@@ -299,11 +299,11 @@ impl<'s> Reading<'s> {
                 let (one, other) = (one.clone(), other.clone());
                 self.errors.push(ConfigError::Ambiguous { name: key.env_name(), one, other });
             }
-            (Some((value, origin)), None) => self.put(key, Some(value.clone()), origin.clone()),
+            (Some((value, origin)), None) => self.put(key, Some(value), origin.clone()),
             (None, Some((path, origin))) => {
                 let path = self.directory.join(path);
                 match read_secret(&path) {
-                    Ok(value) => self.put(key, Some(value), origin.clone()),
+                    Ok(value) => self.put(key, Some(&value), origin.clone()),
                     Err(source) => self.errors.push(ConfigError::Unreadable { path, source }),
                 }
             }
@@ -357,4 +357,254 @@ fn read_secret(path: &Path) -> io::Result<String> {
     let text = read_small(path)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::time::Duration;
+
+    /// A folder of configuration, and what else settings may come from.
+    struct House {
+        folder: tempfile::TempDir,
+        sources: Sources,
+    }
+
+    impl House {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join("config")).unwrap();
+            let sources = Sources { directory: folder.path().into(), ..Sources::default() };
+            Self { folder, sources }
+        }
+
+        fn file(self, name: &str, text: &str) -> Self {
+            fs::write(self.folder.path().join(name), text).unwrap();
+            self
+        }
+
+        fn env(mut self, name: &str, value: &str) -> Self {
+            self.sources.environment.insert(name.into(), value.into());
+            self
+        }
+
+        fn flag(mut self, name: &'static str, value: &str) -> Self {
+            self.sources.flags.insert(name, value.into());
+            self
+        }
+
+        fn load(&self) -> Loaded {
+            self.sources.load().unwrap()
+        }
+
+        /// The errors, with the folder's own path left out.
+        fn errors(&self) -> Vec<String> {
+            let folder = format!("{}/", self.folder.path().display());
+            self.sources.load().unwrap_err().0.iter().map(|error| error.to_string().replace(&folder, "")).collect()
+        }
+
+        fn warnings(&self) -> Vec<String> {
+            let folder = format!("{}/", self.folder.path().display());
+            self.load().warnings.iter().map(|warning| warning.0.replace(&folder, "")).collect()
+        }
+    }
+
+    /// The layers from weakest to strongest, each adding its own value.
+    const LAYERS: &[fn(House, &str) -> House] = &[
+        |house, value| house.file("config/default.toml", &format!("max_backups = {value}")),
+        |house, value| house.file("config/hotset.toml", &format!("max_backups = {value}")),
+        |house, value| house.file(".env", &format!("MAX_BACKUPS={value}")),
+        |house, value| house.env("MAX_BACKUPS", value),
+        |house, value| house.env("HOTSET_MAX_BACKUPS", value),
+        |house, value| house.flag("max_backups", value),
+    ];
+
+    #[test]
+    fn of_any_two_layers_the_stronger_one_wins() {
+        assert_eq!(House::new().load().settings.saving.max_backups, 10);
+        for (weak, weaker) in LAYERS.iter().enumerate() {
+            assert_eq!(weaker(House::new(), "3").load().settings.saving.max_backups, 3);
+            for stronger in &LAYERS[weak + 1..] {
+                let house = stronger(weaker(House::new(), "3"), "4");
+                assert_eq!(house.load().settings.saving.max_backups, 4);
+            }
+        }
+    }
+
+    #[test]
+    fn each_value_knows_where_it_comes_from() {
+        let house = House::new()
+            .file("config/hotset.toml", "# mine\nhistory = \"2h\"\n")
+            .file(".env", "\nSAVE_INTERVAL=7\nSAVE_INTERVAL=8\n")
+            .env("HOTSET_MAX_CHAT", "9")
+            .flag("port", "1");
+        let loaded = house.load();
+        let origin = |name: &str| {
+            let folder = format!("{}/", house.folder.path().display());
+            loaded.entries[name].origin.to_string().replace(&folder, "")
+        };
+        assert_eq!(origin("history"), "config/hotset.toml:2");
+        assert_eq!(origin("save_interval"), ".env:3");
+        assert_eq!(origin("max_chat"), "environment HOTSET_MAX_CHAT");
+        assert_eq!(origin("port"), "flag --port");
+        assert_eq!(origin("timeout"), "default");
+        assert_eq!(loaded.settings.saving.interval, Duration::from_secs(8), "the last duplicate wins");
+    }
+
+    #[test]
+    fn every_setting_can_be_set_in_every_layer() {
+        for key in KEYS {
+            let value = other_value(key);
+            let toml = if value.parse::<u64>().is_ok() { value.clone() } else { format!("{value:?}") };
+            let name = key.env_name();
+            let mut houses = vec![
+                House::new().file("config/hotset.toml", &format!("{} = {toml}", key.name)),
+                House::new().file(".env", &format!("{name}={value}")),
+                House::new().file(".env", &format!("HOTSET_{name}={value}")),
+                House::new().env(&name, &value),
+                House::new().env(&format!("HOTSET_{name}"), &value),
+            ];
+            if !key.is_secret() {
+                houses.push(House::new().flag(key.name, &value));
+            }
+            let default = House::new().load();
+            for house in houses {
+                let loaded = house.load();
+                let mut expected = default.settings.clone();
+                key.kind.apply(&mut expected, &value).unwrap();
+                assert_eq!(loaded.settings, expected, "{name}");
+                assert_ne!(loaded.settings, default.settings, "{name} sets nothing");
+                assert_ne!(loaded.entries[key.name].origin, Origin::Default, "{name}");
+            }
+        }
+    }
+
+    /// A good value that is not the default.
+    fn other_value(key: &Key) -> String {
+        ["77", "70MiB", "80KiB", "true", "::1", "/elsewhere", "http://a", "DEBUG", "json", "700", "100ms", "none"]
+            .into_iter()
+            .find(|text| {
+                let mut settings = Settings::default();
+                key.kind.apply(&mut settings, text).is_ok() && settings != Settings::default()
+            })
+            .unwrap_or_else(|| panic!("a value for {}", key.name))
+            .into()
+    }
+
+    #[test]
+    fn unknown_names_are_errors_with_the_nearest_name() {
+        let house = House::new()
+            .file("config/hotset.toml", "prot = 1\ncolour = 2\n")
+            .file(".env", "HOTSET_SAVE_INTERVALL=1\n")
+            .env("HOTSET_MAX_BACKUP", "1");
+        assert_eq!(
+            house.errors(),
+            [
+                "config/hotset.toml:2: there is no setting colour",
+                "config/hotset.toml:1: there is no setting prot (did you mean port?)",
+                ".env:1: there is no setting HOTSET_SAVE_INTERVALL (did you mean HOTSET_SAVE_INTERVAL?)",
+                "environment HOTSET_MAX_BACKUP: there is no setting HOTSET_MAX_BACKUP (did you mean HOTSET_MAX_BACKUPS?)",
+            ]
+        );
+    }
+
+    #[test]
+    fn bare_names_in_env_files_are_warned_about_only_when_nearly_ours() {
+        let text = "SAVE_INTERVALL=1\nmax_backups=3\nUID=1000\nGID=1\nCOMPOSE_PROJECT_NAME=x\nSPORT=1\nMODE=2\n";
+        assert_eq!(
+            House::new().file(".env", text).warnings(),
+            [
+                ".env:1: SAVE_INTERVALL is no setting (did you mean SAVE_INTERVAL?)",
+                ".env:6: SPORT is no setting (did you mean PORT?)",
+                ".env:2: max_backups is no setting (did you mean MAX_BACKUPS?)",
+            ]
+        );
+        assert!(House::new().env("SAVE_INTERVALL", "1").load().warnings.is_empty());
+    }
+
+    #[test]
+    fn wrong_values_name_setting_place_and_what_is_allowed() {
+        let house = House::new().file("config/hotset.toml", "port = 70000\n").file(".env", "SAVE_INTERVAL=0\n");
+        let errors = house.env("DOORS", "front").env("MAX_NODES", "-1").errors();
+        assert_eq!(
+            errors[..2],
+            [
+                ".env:1: SAVE_INTERVAL is \"0\", expected a time from 1s to 1d, in seconds or like 2m, 1h30m, 500ms",
+                "config/hotset.toml:1: PORT is \"70000\", expected a port from 0 to 65533",
+            ]
+        );
+        assert_eq!(errors.len(), 4);
+    }
+
+    #[test]
+    fn an_empty_value_counts_as_not_set_but_for_secrets_and_lists() {
+        let house = House::new().env("MAX_BACKUPS", "").env("SERVER_PASSWORD", "").env("ALLOWED_ORIGINS", "");
+        let settings = house.load().settings;
+        assert_eq!(settings.saving.max_backups, 10);
+        assert_eq!(settings.passwords.server, Some(Secret::new("")));
+        assert_eq!(settings.passwords.admin, None);
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_credentials() {
+        let house = House::new().file("join", "from-a-file\r\n").env("SERVER_PASSWORD_FILE", "join");
+        assert_eq!(house.load().settings.passwords.server, Some(Secret::new("from-a-file")));
+        let house = House::new().file("join", "p w").file("config/hotset.toml", "server_password_file = \"join\"");
+        assert_eq!(house.load().settings.passwords.server, Some(Secret::new("p w")));
+        let house = House::new().file("admin_password", "credential\n").file(".env", "ADMIN_PASSWORD=weaker");
+        let folder = house.folder.path().display().to_string();
+        let house = house.env("CREDENTIALS_DIRECTORY", &folder);
+        assert_eq!(house.load().settings.passwords.admin, Some(Secret::new("credential")));
+        let house = house.env("ADMIN_PASSWORD", "stronger");
+        assert_eq!(house.load().settings.passwords.admin, Some(Secret::new("stronger")));
+    }
+
+    #[test]
+    fn a_secret_given_twice_or_from_a_missing_file_is_an_error() {
+        let house = House::new().env("SERVER_PASSWORD", "x").env("SERVER_PASSWORD_FILE", "join");
+        assert!(house.errors()[0].contains("environment SERVER_PASSWORD and by environment SERVER_PASSWORD_FILE"));
+        let missing = House::new().env("SERVER_PASSWORD_FILE", "join").errors();
+        assert!(missing[0].starts_with("join: No such file"), "{missing:?}");
+    }
+
+    #[test]
+    fn named_files_must_exist_and_usual_ones_need_not() {
+        let mut house = House::new();
+        house.sources.config = Some(house.folder.path().join("absent.toml"));
+        house.sources.env_file = Some(house.folder.path().join("absent.env"));
+        assert_eq!(house.errors().len(), 2);
+        let house = House::new();
+        fs::create_dir(house.folder.path().join(".env")).unwrap();
+        assert_eq!(house.warnings(), [".env is a folder and not read"]);
+    }
+
+    #[test]
+    fn secrets_are_in_no_error_no_debug_and_no_table() {
+        let bad = House::new().env("SERVER_PASSWORD", "canary\u{7}").sources.load().unwrap_err();
+        assert!(!format!("{bad} {bad:?}").contains("canary"));
+        let loaded = House::new().env("SERVER_PASSWORD", "canary").load();
+        let shown: Vec<String> = KEYS.iter().map(|key| loaded.entries[key.name].shown(key)).collect();
+        assert!(!format!("{loaded:?} {shown:?}").contains("canary"));
+        assert!(shown.contains(&"(hidden)".to_owned()));
+    }
+
+    #[test]
+    fn a_password_that_everyone_may_read_is_warned_about() {
+        let house = House::new().file(".env", "SERVER_PASSWORD=x\n");
+        let path = house.folder.path().join(".env");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(house.warnings(), [".env holds a password and everyone may read it: chmod 600 .env"]);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(house.warnings().is_empty());
+    }
+
+    #[test]
+    fn files_that_are_no_text_or_far_too_large_are_errors() {
+        let house = House::new();
+        fs::write(house.folder.path().join(".env"), b"A=\xff\n").unwrap();
+        assert!(house.errors()[0].starts_with(".env: "));
+        let house = House::new().file(".env", &"#".repeat(2 << 20));
+        assert!(house.errors()[0].contains("over 1048576 bytes"));
+    }
 }

@@ -81,14 +81,14 @@ fn leading<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, u64, &'t st
 /// Shows a span in the largest unit that needs no fraction.
 pub(super) fn show_span(span: Duration) -> String {
     let ms = span.as_millis();
-    let unit = SPAN_UNITS[..5].iter().rev().find(|(_, size)| ms != 0 && ms % u128::from(*size) == 0);
+    let unit = SPAN_UNITS[..5].iter().rev().find(|(_, size)| ms != 0 && ms.is_multiple_of(u128::from(*size)));
     unit.map_or_else(|| "0".into(), |(name, size)| format!("{}{name}", ms / u128::from(*size)))
 }
 
 /// Shows a size in the largest binary unit that needs no fraction.
 pub(super) fn show_bytes(bytes: u64) -> String {
     let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let unit = units.iter().find(|(_, size)| bytes != 0 && bytes % size == 0);
+    let unit = units.iter().find(|(_, size)| bytes != 0 && bytes.is_multiple_of(*size));
     unit.map_or_else(|| format!("{bytes} bytes"), |(name, size)| format!("{}{name}", bytes / size))
 }
 
@@ -120,9 +120,15 @@ pub(super) fn secret(text: &str) -> Option<Secret> {
     good.then(|| Secret::new(text))
 }
 
-/// Names of doors, separated by commas or spaces.
+/// Names of doors, separated by commas or spaces, or `none`.
 pub(super) fn doors(text: &str) -> Option<Doors> {
     let mut doors = Doors::default();
+    if text.trim().is_empty() {
+        return None;
+    }
+    if text.trim().eq_ignore_ascii_case("none") {
+        return Some(doors);
+    }
     for name in words(text) {
         match name.to_ascii_lowercase().as_str() {
             "native" => doors.native = true,

@@ -2,10 +2,9 @@
 
 use super::health::Readiness;
 use super::status::{JournalStatus, Status};
-use crate::live::{Directory, SessionHandle, export};
+use crate::live::{Directory, SaveOutcome, SessionHandle, export};
 use crate::ops::metrics::{self, Metrics};
 use crate::session::{ChatMessage, SessionName};
-use crate::storage::SaveOutcome;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};

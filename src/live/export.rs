@@ -73,15 +73,22 @@ pub fn export(
     out.write_all(header.strip_suffix('}').unwrap_or(&header).as_bytes())?;
     list(out, "nodes", session.nodes().map(|node| node_out(node)))?;
     list(out, "tasks", session.tasks().map(|task| Ok(task_out(task))))?;
-    let chat: BTreeMap<u64, &Arc<ChatMessage>> =
-        older_chat.iter().map(|message| (message.seq, message)).filter(|(_, m)| session.message(&m.id).is_none()).collect();
+    let chat: BTreeMap<u64, &Arc<ChatMessage>> = older_chat
+        .iter()
+        .map(|message| (message.seq, message))
+        .filter(|(_, m)| session.message(&m.id).is_none())
+        .collect();
     let chat = chat.into_values().chain(session.messages());
     list(out, "chat", chat.map(|message| Ok(message_out(message))))?;
     list(out, "members", session.members().map(|member| member_out(member)))?;
     out.write_all(b"\n}\n")
 }
 
-fn list<T: Serialize>(out: &mut impl Write, name: &str, entries: impl Iterator<Item = io::Result<T>>) -> io::Result<()> {
+fn list<T: Serialize>(
+    out: &mut impl Write,
+    name: &str,
+    entries: impl Iterator<Item = io::Result<T>>,
+) -> io::Result<()> {
     write!(out, ",\n\"{name}\":[")?;
     for (index, entry) in entries.enumerate() {
         out.write_all(if index == 0 { b"\n" } else { b",\n" })?;

@@ -58,23 +58,34 @@ impl Attempts {
     pub fn succeeded(&mut self, address: IpAddr, now: Instant) {
         let address = network_of(address);
         if !self.known.contains_key(&address) && self.known.len() >= ADDRESSES_MAX {
-            let oldest = self.known.iter().min_by_key(|(_, seen)| **seen).map(|(address, _)| *address);
-            oldest.map(|oldest| self.known.remove(&oldest));
+            forget_oldest(&mut self.known, |seen| *seen);
         }
         self.known.insert(address, now);
     }
 
-    /// Makes room: drops those who may try as often as anyone, or else whoever failed longest ago.
+    /// Makes room: drops those who may try as often as anyone, or else those who failed longest ago.
     fn forget_failures(&mut self, now: Instant) {
         self.failures.retain(|_, bucket| {
             bucket.refill(PER_ADDRESS_BURST, PER_ADDRESS_REFILL, now);
             bucket.left < PER_ADDRESS_BURST
         });
         if self.failures.len() >= ADDRESSES_MAX {
-            let oldest = self.failures.iter().min_by_key(|(_, bucket)| bucket.since).map(|(address, _)| *address);
-            oldest.map(|oldest| self.failures.remove(&oldest));
+            forget_oldest(&mut self.failures, |bucket| bucket.since);
         }
     }
+}
+
+/// Drops the older half at once, so that a flood of new addresses does not cost a search each.
+fn forget_oldest<T>(entries: &mut BTreeMap<IpAddr, T>, since: impl Fn(&T) -> Instant) {
+    let mut times: Vec<Instant> = entries.values().map(&since).collect();
+    times.sort_unstable();
+    let Some(middle) = times.get(times.len() / 2).copied() else { return };
+    let mut surplus = times.len() / 2;
+    entries.retain(|_, entry| {
+        let drop = surplus > 0 && since(entry) <= middle;
+        surplus -= usize::from(drop);
+        !drop
+    });
 }
 
 /// One host has a whole /64 of IPv6 addresses, so those count as one.
@@ -127,9 +138,8 @@ mod tests {
         IpAddr::V4(Ipv4Addr::from_bits(n))
     }
 
-    fn guesses(attempts: &mut Attempts, from: IpAddr, at: Instant, tries: u32) -> u32 {
+    fn guesses(attempts: &mut Attempts, from: IpAddr, at: Instant, tries: usize) -> usize {
         (0..tries).filter(|_| attempts.allow(from, at).is_ok().then(|| attempts.failed(from, at)).is_some()).count()
-            as u32
     }
 
     #[test]
@@ -138,7 +148,7 @@ mod tests {
         let mut attempts = Attempts::new(start);
         assert_eq!(guesses(&mut attempts, v4(1), start, 100), 5);
         assert_eq!(attempts.allow(v4(1), start), Err(PER_ADDRESS_REFILL));
-        let hour: u32 = (1..=3600).map(|s| guesses(&mut attempts, v4(1), start + Duration::from_secs(s), 10)).sum();
+        let hour: usize = (1..=3600).map(|s| guesses(&mut attempts, v4(1), start + Duration::from_secs(s), 10)).sum();
         assert_eq!(hour, 300);
         assert_eq!(attempts.allow(v4(2), start), Ok(()), "others are not concerned");
     }
@@ -158,8 +168,8 @@ mod tests {
         let start = clock::instant();
         let mut attempts = Attempts::new(start);
         attempts.succeeded(v4(9_999_999), start);
-        let guessed: u32 = (0..10_000).map(|n| guesses(&mut attempts, v4(n), start, 1)).sum();
-        assert_eq!(guessed, TOGETHER_BURST);
+        let guessed: usize = (0..10_000).map(|n| guesses(&mut attempts, v4(n), start, 1)).sum();
+        assert_eq!(guessed, TOGETHER_BURST as usize);
         assert!(attempts.allow(v4(20_000), start).is_err());
         assert_eq!(attempts.allow(v4(9_999_999), start), Ok(()));
         assert_eq!(attempts.allow(v4(20_000), start + TOGETHER_REFILL), Ok(()));

@@ -80,7 +80,6 @@ pub struct Metrics {
 
 impl Metrics {
     /// All numbers at zero.
-    #[expect(clippy::too_many_lines, reason = "one line per number")]
     pub fn new() -> Self {
         let mut all = Registry::with_prefix("hotset");
         let build = Family::<BuildLabels, Gauge>::default();
@@ -157,7 +156,8 @@ fn add<M: Metric + Default + Clone>(all: &mut Registry, name: &str, help: &str) 
 
 /// Reasons carry names of members (`user_disconnect:Alice`), which must not become labels.
 fn reason_kind(reason: &str) -> &'static str {
-    const KINDS: &[&str] = &["auto-save", "user_disconnect", "shutdown", "signal", "request", "restore", "import"];
+    const KINDS: &[&str] =
+        &["auto-save", "user_disconnect", "shutdown", "signal", "request", "backup", "restore", "import"];
     let kind = reason.split(':').next().unwrap_or_default();
     KINDS.iter().find(|known| **known == kind).copied().unwrap_or("other")
 }

@@ -32,8 +32,7 @@ pub(crate) struct SessionFiles {
 impl SessionFiles {
     /// Where a session's files lie.
     pub(crate) fn of(name: &SessionName) -> Self {
-        let root =
-            if name.is_default() { PathBuf::new() } else { Path::new("sessions").join(name.as_str()) };
+        let root = if name.is_default() { PathBuf::new() } else { Path::new("sessions").join(name.as_str()) };
         Self { name: name.clone(), root }
     }
 

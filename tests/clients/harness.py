@@ -20,7 +20,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE / "python"))
 
-SAMPLES = ROOT / "tests" / "fixtures" / "blender"
+SAMPLES = ROOT / "tests" / "fixtures" / "multi-user"
 LONG = os.environ.get("HOTSET_LONG") == "1"
 
 

@@ -250,7 +250,7 @@ async def campaign(options, seed, kills):
         try:
             for worker in workers:
                 await worker.start()
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(2 if kills else 6)
             await kill_at_random(daemon, kills, chance, *options.every)
             daemon.wait_ready(60)
             seconds = time.monotonic() - begin
@@ -285,6 +285,8 @@ async def settle(daemon, workers):
             evidence.marks[key] = (payload["mark"], payload["list"])
         else:
             evidence.marks[key] = (payload.media_type, [])
+    for worker in workers:
+        worker.kill()  # before somebody sees the others leave
     await fresh.drop()
     return evidence
 
@@ -326,11 +328,9 @@ def main():
         if number == 0:
             prove_that_the_judge_bites(evidence)
 
-    rounds, left = 0, options.kills
-    while left > 0:
-        kills = min(left, 50)
-        report.run(f"kills {options.kills - left + 1} to {options.kills - left + kills}", one, rounds, options.seed + rounds * 100, kills)
-        rounds, left = rounds + 1, left - kills
+    for number, first in enumerate(range(0, max(options.kills, 1), 50)):
+        kills = min(options.kills - first, 50)
+        report.run(f"kills {first + 1} to {first + kills}", one, number, options.seed + number * 100, kills)
     print(f"loss: {options.kills} kills; lost {totals['lost']}, applied twice {totals['twice']}, "
           f"different replicas {totals['different']}, unanswered {totals['unanswered']}, other {totals['other']}")  # fmt: skip
     report.finish()

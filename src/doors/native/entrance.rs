@@ -14,10 +14,13 @@ use crate::live::{Directory, JoinError, Joined, ResumeToken, SessionHandle, Star
 use crate::ops::{clock, random};
 use crate::session::{ClientId, MemberName, Role, SessionName};
 use axum::body::Body;
-use axum::http::header::{CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use axum::http::header::{
+    CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +65,13 @@ pub struct NativeDoor {
 }
 
 /// The other end of an HTTP connection; the listener puts it into every request.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Kept for as long as the connection lives, also after an upgrade: the listener counts by it.
+    pub place: Arc<dyn Any + Send + Sync>,
+}
 
 fn refuse(status: StatusCode, why: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(format!("{why}\n")));
@@ -124,7 +132,7 @@ impl NativeDoor {
         if !origin_allowed(headers, &self.settings.borrow().allowed_origins) {
             return refuse(StatusCode::FORBIDDEN, "pages of this origin may not connect (ALLOWED_ORIGINS)");
         }
-        let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() else {
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the listener did not say who connects");
         };
         let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
@@ -136,7 +144,7 @@ impl NativeDoor {
         switching_protocols(&key, protocol)
     }
 
-    async fn receive(self: Arc<Self>, upgrade: OnUpgrade, session: String, format: Format, peer: SocketAddr) {
+    async fn receive(self: Arc<Self>, upgrade: OnUpgrade, session: String, format: Format, peer: Peer) {
         let Ok(upgraded) = upgrade.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
         let stream = Stream::new(parts.io.into_inner(), parts.read_buf, Arc::clone(&self.in_flight));
@@ -147,9 +155,10 @@ impl NativeDoor {
             .max_frame_size(Some(HELLO_BYTES_MAX));
         let context = WebSocketContext::new(WebSocketRole::Server, Some(config));
         let socket = Socket { context, stream, format };
-        if let Some(connection) = self.welcome(socket, &session, peer).await {
+        if let Some(connection) = self.welcome(socket, &session, peer.address).await {
             Box::pin(connection.run()).await;
         }
+        drop(peer);
     }
 
     async fn welcome(&self, mut socket: Socket, session: &str, peer: SocketAddr) -> Option<Connection> {

@@ -42,7 +42,9 @@ where
             match value {
                 Value::String(text) if plain(text) => write!(out, " {name}={text}")?,
                 Value::String(text) => write!(out, " {name}=\"{}\"", escaped(text).replace('"', "\\\""))?,
-                other => write!(out, " {name}={other}")?,
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    write!(out, " {name}={value}")?;
+                }
             }
         }
         out.write_char('\n')

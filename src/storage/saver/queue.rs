@@ -1,7 +1,7 @@
 //! The saver's queue and thread: at most one pending save per session, and an end with a deadline.
 
-use super::publish::{Order, Shelf};
 use super::SaverSetup;
+use super::publish::{Order, Shelf};
 use crate::ops::clock;
 use crate::session::{SessionName, Timestamp};
 use crate::storage::{SaveJob, SaveOutcome, SaveState};
@@ -45,13 +45,7 @@ impl Pending {
 
 impl From<SaveJob> for Pending {
     fn from(job: SaveJob) -> Self {
-        Self {
-            state: job.state,
-            reasons: job.reasons,
-            at: job.at,
-            also_backup: job.also_backup,
-            done: vec![job.done],
-        }
+        Self { state: job.state, reasons: job.reasons, at: job.at, also_backup: job.also_backup, done: vec![job.done] }
     }
 }
 

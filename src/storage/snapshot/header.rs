@@ -167,8 +167,7 @@ fn decode_rest(fields: &mut Fields<'_>) -> Option<Result<Header, SnapshotError>>
     let (lineage, branch) = (fields.u128()?, Branch(fields.u128()?));
     let (id, parent) = (SnapshotId(fields.u128()?), SnapshotId(fields.u128()?));
     let (epoch, seq) = (fields.u64()?, fields.u64()?);
-    let summary =
-        Summary { users: fields.u64()?, nodes: fields.u64()?, tasks: fields.u64()?, messages: fields.u64()? };
+    let summary = Summary { users: fields.u64()?, nodes: fields.u64()?, tasks: fields.u64()?, messages: fields.u64()? };
     let (created, at) = (Timestamp(fields.i64()?), Timestamp(fields.i64()?));
     let session = SessionName::new(fields.text()?).ok()?;
     let writer = fields.text()?;

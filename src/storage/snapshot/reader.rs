@@ -48,9 +48,7 @@ pub fn load<M: Machine>(vfs: &dyn Vfs, path: &Path) -> Result<(M, Verified), Sna
             .map_err(|error| SnapshotError::Unacceptable(error.to_string()))?;
     }
     let header = &snapshot.verified.header;
-    machine
-        .finish_load(header.seq, &header.summary)
-        .map_err(|error| SnapshotError::Unacceptable(error.to_string()))?;
+    machine.finish_load(header.seq, &header.summary).map_err(|error| SnapshotError::Unacceptable(error.to_string()))?;
     // durability: S8 (replace by `if false {`)
     if machine.seq() != header.seq || machine.summary() != header.summary {
         return Err(SnapshotError::Unacceptable("the header's seq or counts are not those of the state".into()));

@@ -80,8 +80,7 @@ impl Writer {
         self.put(&table)?;
         self.pad()?;
         let sections = u32::try_from(table.len() / 8).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        let end =
-            End { sections, table_at, file_len: self.at + BLOCK_LEN as u64, root: self.root.finalize() };
+        let end = End { sections, table_at, file_len: self.at + BLOCK_LEN as u64, root: self.root.finalize() };
         self.put(&end.encode())?;
         self.file.sync()?; // durability: S5
         Ok(Written { bytes: end.file_len, root: end.root })

@@ -71,7 +71,7 @@ class Worker:
         self.wanted = True
 
     def saw(self, event):
-        note("E", event["seq"], event["author"], event.get("op") or 0, json.dumps([outline(c) for c in event["changes"]]))
+        note("E", event["seq"], event["author"], event.get("op") or 0, json.dumps([outline(c) for c in event["changes"]], separators=(",", ":")))
 
     def answered(self, message):
         if message["type"] == "ack":

@@ -1,0 +1,8 @@
+//! The real program from outside: exit codes, settings, health, and the files it is shipped with.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod command_line;
+mod program;
+mod serving;
+mod shipped;
