@@ -55,7 +55,7 @@ impl Default for Limits {
 }
 
 /// Operations remembered per client program for idempotency (`DESIGN.md` says 1,024; half of it may be unanswered).
-pub(crate) const OPS_REMEMBERED: usize = 1_024;
+pub(super) const OPS_REMEMBERED: usize = 1_024;
 
 /// Nodes that one member may have locked at once: keeps the event that releases them all within what can be stored.
 pub(super) const LOCKS_PER_MEMBER: usize = 262_144;
@@ -65,3 +65,10 @@ pub(super) const STORED_NODE_BYTES: usize = (64 << 20) - (4 << 10);
 
 /// Bytes that one event may take in the journal: the codec refuses more than 80 MiB.
 pub(super) const STORED_EVENT_BYTES: usize = 72 << 20;
+
+/// Work that one edit may cause: bytes of JSON that its patches read, and [`NODE_WORK`] for each node looked at below
+/// one that moves or goes. It bounds how long a single edit can stop everybody, to about a second.
+pub(super) const EDIT_WORK: u64 = 64 << 20;
+
+/// What looking at one node counts for in [`EDIT_WORK`].
+pub(super) const NODE_WORK: u64 = 16;
