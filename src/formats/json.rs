@@ -392,7 +392,7 @@ mod tests {
         let narrow = Bounds { bytes: 10_000, depth: 120 };
         let result = patch(br#"{"a":["0123456789"]}"#, operations.as_bytes(), &narrow);
         assert!(matches!(result, Err(JsonError::TooLarge { max: 10_000 } | JsonError::TooMuchWork)), "{result:?}");
-        let deeper = format!("[{}]", vec![r#"{"op":"copy","from":"","path":"/a"}"#; 5].join(","));
+        let deeper = format!("[{}]", [r#"{"op":"copy","from":"","path":"/a"}"#; 5].join(","));
         let shallow = Bounds { bytes: 10_000, depth: 4 };
         assert_eq!(patch(b"{}", deeper.as_bytes(), &shallow), Err(JsonError::TooDeep { max: 4 }));
     }

@@ -5,15 +5,16 @@
 pub struct Limits {
     /// Nodes in the scene.
     pub nodes: u64,
-    /// Bytes of all payloads together.
+    /// Bytes of all payloads together, and of the ids that nodes depend on.
     pub payload_bytes_total: u64,
-    /// Bytes of one payload.
+    /// Bytes of one payload; never more than about 64 MiB. A JSON payload that is patched may have 16 MiB, above that it
+    /// can only be replaced.
     pub payload_bytes: u64,
     /// Dependencies of one node.
     pub dependencies: u64,
     /// Nodes above a node.
     pub depth: u64,
-    /// Nesting of one JSON payload.
+    /// Nesting of one JSON payload; never more than 120.
     pub json_depth: u64,
     /// Operations in one batch.
     pub batch_operations: u64,

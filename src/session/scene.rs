@@ -64,7 +64,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    pub(super) fn children(&self, parent: &NodeId) -> impl Iterator<Item = &NodeId> {
+    pub(super) fn children<'a>(&'a self, parent: &NodeId) -> impl Iterator<Item = &'a NodeId> + use<'a> {
         let parent = parent.clone();
         self.edges
             .range((parent.clone(), None)..)

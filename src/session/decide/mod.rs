@@ -296,9 +296,9 @@ mod tests {
     #[test]
     fn events_of_a_foreign_log_cannot_hang_the_session() {
         let mut session = Session::new();
-        let below = |id: &str, parent: &str| match put(id, Payload::null()) {
-            Operation::NodePut(put) => Change::NodePut(NodePut { parent: Some(node_id(parent)), ..put }),
-            other => panic!("not a put: {other:?}"),
+        let below = |id: &str, parent: &str| {
+            let Operation::NodePut(put) = put(id, Payload::null()) else { panic!("it is a put") };
+            Change::NodePut(NodePut { parent: Some(node_id(parent)), ..put })
         };
         let changes = vec![below("a", "b"), below("b", "a"), below("c", "nowhere")];
         session.evolve(&Event { seq: 1, at: Timestamp(1), author: MemberName::daemon(), op: None, changes });
