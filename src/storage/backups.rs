@@ -2,6 +2,7 @@
 
 use crate::ops::clock;
 use crate::session::{SessionName, Timestamp};
+use crate::storage::journal::FileMark;
 use crate::storage::metadata::stamp;
 use crate::storage::snapshot::{self, Header, SnapshotError, SnapshotId};
 use crate::storage::vfs::{Open, Stat, Vfs};
@@ -104,6 +105,12 @@ pub(crate) struct Identity {
     pub(crate) len: u64,
     /// Last change of the content.
     pub(crate) mtime_ns: i128,
+}
+
+impl From<FileMark> for Identity {
+    fn from(mark: FileMark) -> Self {
+        Self { inode: mark.inode, len: mark.len, mtime_ns: mark.mtime_ns }
+    }
 }
 
 impl From<Stat> for Identity {

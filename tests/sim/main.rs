@@ -2,6 +2,8 @@
 //!
 //! `HOTSET_LONG=1` runs everything exhaustively; without it, a sample that fits a coffee.
 
+mod daemon;
+mod recovery;
 mod snapshot_file;
 mod toy;
 
