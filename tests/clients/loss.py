@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -238,12 +239,10 @@ async def kill_at_random(daemon, kills, chance, low, high):
             print(f"  {number + 1} kills", flush=True)
 
 
-async def campaign(options, seed, kills):
+async def campaign(options, seed, kills, folder):
     """One data directory, one crew, many kills; returns the evidence."""
     chance = random.Random(seed)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="hotset-loss-"))
     with Daemon(folder, SAVE_INTERVAL=2, MAX_BACKUPS=3, HISTORY_CAP="256MiB", HISTORY="60s") as daemon:
-        daemon.own_folder = True
         daemon.start()
         await fill(daemon.url)
         workers = [Worker(n, options, folder, daemon.url, seed + n) for n in range(options.clients)]
@@ -320,13 +319,15 @@ def main():
 
     async def one(number, seed, kills):
         print(f"seed {seed}: {kills} kills, {options.clients} clients at {options.rate:.0f} operations/s", flush=True)
-        evidence = await campaign(options, seed, kills)
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="hotset-loss-"))
+        evidence = await campaign(options, seed, kills, folder)
         found = judge(evidence)
         for kind, findings in found.items():
             totals[kind] += len(findings)
             for finding in findings[:10]:
                 print(f"  {kind}: {finding}", flush=True)
-        assert not any(found.values()), f"seed {seed}: " + ", ".join(f"{k} {len(v)}" for k, v in found.items())
+        assert not any(found.values()), f"seed {seed}, kept in {folder}: " + ", ".join(f"{k} {len(v)}" for k, v in found.items())
+        shutil.rmtree(folder)
         if number == 0:
             prove_that_the_judge_bites(evidence)
 
