@@ -5,6 +5,7 @@
 mod daemon;
 mod power;
 mod recovery;
+mod restore;
 mod snapshot_file;
 mod toy;
 
