@@ -271,6 +271,17 @@ pub(crate) fn quarantine(vfs: &dyn Vfs, files: &SessionFiles, path: &Path, reaso
     Ok(target)
 }
 
+/// Gives a file a second name; where the file system cannot do that, a copy. The directory is still to be synced.
+pub(crate) fn link_or_copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
+    match vfs.link(from, to) {
+        // Some file systems know no links, and files of another user may not be linked.
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
+            copy(vfs, from, to)
+        }
+        other => other,
+    }
+}
+
 /// Copies a whole file to a new name: written beside it, synced, renamed, and durable on return.
 pub(crate) fn copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
     let temporary = PathBuf::from(format!("{}{TEMPORARY}", to.display()));

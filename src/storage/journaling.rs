@@ -16,8 +16,6 @@ use std::time::Duration;
 
 /// How often somebody who waits looks whether to give up.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How long a save waits while the journal cannot be written.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The journal's writer and what is known of each session that is served.
 pub(crate) struct Journaling {
@@ -162,18 +160,14 @@ impl Journaling {
 impl Ledger for Journaling {
     fn wait_durable(&self, session: &SessionName, seq: u64, abandon: &AtomicBool) -> Result<(), String> {
         let Some(line) = self.line(session) else { return Err(format!("there is no session {session}")) };
-        let started = clock::instant();
         let mut progress = locked(&line.progress);
         // durability: S25 (replace by `while false {`)
         while progress.durable < seq {
             if abandon.load(Ordering::Acquire) {
                 return Err("the daemon stops".into());
             }
-            match &progress.trouble {
-                Some(trouble) if started.elapsed() >= PATIENCE => {
-                    return Err(format!("the journal cannot be written: {}", trouble.message));
-                }
-                Some(_) | None => {}
+            if let Some(trouble) = &progress.trouble {
+                return Err(format!("the journal cannot be written: {}", trouble.message));
             }
             progress = line.moved.wait_timeout(progress, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -12,6 +12,7 @@ pub mod journal;
 mod journaling;
 mod metadata;
 pub mod recovery;
+pub mod restore;
 mod saver;
 pub mod snapshot;
 mod state_file;

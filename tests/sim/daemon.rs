@@ -23,9 +23,10 @@ pub fn now() -> Timestamp {
 /// Small segments, no background work: every run of a script does the same operations.
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new(now(), Run(u128::from(RUN.fetch_add(1, Ordering::Relaxed))));
-    options.journal.segment_bytes = 256 << 10;
+    options.journal.segment_bytes = 128 << 10;
     options.journal.chunk_bytes = 4 << 10;
     options.journal.seal_after = None;
+    options.journal.probe_every = Duration::from_millis(5);
     options.journal.background_spare = false;
     options.max_backups = 3;
     options.history = Duration::ZERO;

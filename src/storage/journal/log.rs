@@ -145,10 +145,6 @@ impl Log {
         Arc::clone(&self.kept)
     }
 
-    pub(super) fn durable_upto(&self) -> u64 {
-        self.durable_upto
-    }
-
     /// The batch number that the next staged batch gets.
     pub(super) fn next_batch(&self) -> u64 {
         self.next_batch

@@ -340,6 +340,7 @@ impl<'a> Walker<'a> {
             end = at;
         }
         if let Some(last) = reader.last_nonzero(from)? {
+            self.note_cut_end(segment, from, last);
             self.torn = Some(TornTail { file: segment.path.clone(), offset: from, end: last.max(end) });
         }
         self.settle_lost();

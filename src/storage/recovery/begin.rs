@@ -157,6 +157,11 @@ impl Site<'_> {
 
     /// Copies the journal's files as they are: whatever is in them can still be dug out.
     fn copy_journal(&mut self, why: &str) -> Result<(), OpenError> {
+        if self.history.is_corrupt() {
+            // It is moved there whole, a little later.
+            self.note(why.to_owned());
+            return Ok(());
+        }
         let vfs = &*self.vfs;
         let place = self.quarantine_place("superseded_journal")?;
         vfs.create_dir(&place)?;

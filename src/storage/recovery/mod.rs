@@ -11,6 +11,7 @@ mod survey;
 pub use outcome::{OpenError, OpenOptions, Opened, OpenedSession, Outcome, Restored};
 
 pub(crate) use history::History;
+pub(crate) use plan::Plan;
 pub(crate) use survey::{LiveFile, Survey};
 
 use crate::ops::random;
@@ -21,7 +22,7 @@ use crate::storage::fsck::session_names;
 use crate::storage::state_file;
 use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::{Open, SharedVfs, Vfs, read_all};
-use plan::{Plan, plan};
+use plan::plan;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
@@ -34,6 +35,16 @@ const LOCK_FILE: &str = "LOCK";
 /// On `Err`, and for sessions that come out refused or read-only, nothing was changed.
 pub fn open<M: Machine>(vfs: SharedVfs, options: &OpenOptions) -> Result<Opened<M>, OpenError> {
     let lock = lock(&*vfs)?;
+    open_locked(&vfs, lock, options)
+}
+
+/// As [`open`], by whoever holds the lock already.
+pub(crate) fn open_locked<M: Machine>(
+    vfs: &SharedVfs,
+    lock: Box<dyn Send>,
+    options: &OpenOptions,
+) -> Result<Opened<M>, OpenError> {
+    let vfs = Arc::clone(vfs);
     let looked = look::<M>(&*vfs)?;
     let blocked = looked.history.is_corrupt() && looked.plans.iter().any(|(_, plan)| plan.needs_the_journal());
     let servable = looked.plans.iter().any(|(_, plan)| plan.can_serve());
@@ -45,6 +56,18 @@ pub(crate) struct Looked<M> {
     state: state_file::Found,
     history: History,
     plans: Vec<(Survey, Plan<M>)>,
+}
+
+impl<M> Looked<M> {
+    /// What the journal knows.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// What was planned for each session.
+    pub(crate) fn into_plans(self) -> Vec<(Survey, Plan<M>)> {
+        self.plans
+    }
 }
 
 /// Looks at everything and plans.

@@ -21,7 +21,7 @@ enum BuildError {
 }
 
 /// What to do about one session, complete with the state it leads to.
-pub(super) enum Plan<M> {
+pub(crate) enum Plan<M> {
     /// Begin it.
     Fresh,
     /// Serve what was built.
@@ -52,37 +52,37 @@ pub(super) enum Plan<M> {
 }
 
 /// A state and what it was built from.
-pub(super) struct Built<M> {
+pub(crate) struct Built<M> {
     /// The state.
-    pub(super) machine: M,
+    pub(crate) machine: M,
     /// The snapshot it began with, where that lies, and what it is on disk; `None`: with nothing.
-    pub(super) base: Option<(Header, PathBuf)>,
+    pub(crate) base: Option<(Header, PathBuf)>,
     /// Events replayed.
-    pub(super) replayed: u64,
+    pub(crate) replayed: u64,
     /// What acknowledged events could not be replayed.
-    pub(super) missing: Option<String>,
+    pub(crate) missing: Option<String>,
 }
 
 /// A snapshot that somebody put in place.
-pub(super) struct Restore<M> {
+pub(crate) struct Restore<M> {
     /// Its state, as it is in the file.
-    pub(super) machine: M,
+    pub(crate) machine: M,
     /// What it says about itself.
-    pub(super) header: Header,
+    pub(crate) header: Header,
     /// What it is on disk.
-    pub(super) identity: Identity,
+    pub(crate) identity: Identity,
     /// Why it is a restore.
-    pub(super) reason: Reason,
+    pub(crate) reason: Reason,
     /// The branch that is left.
-    pub(super) parent: Branch,
+    pub(crate) parent: Branch,
     /// The highest `seq` that was ever used, as far as is known.
-    pub(super) highest_seq: u64,
+    pub(crate) highest_seq: u64,
     /// What the restore sets aside.
-    pub(super) beyond: Beyond<M>,
+    pub(crate) beyond: Beyond<M>,
 }
 
 /// What a restore sets aside.
-pub(super) enum Beyond<M> {
+pub(crate) enum Beyond<M> {
     /// Nothing is newer than the restored snapshot.
     Nothing,
     /// This state is kept as a file of its own.

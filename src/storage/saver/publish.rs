@@ -224,9 +224,9 @@ impl Shelf {
             return Ok(true);
         }
         let name = backups::free_name(vfs, &directory, "snapshot", previous.at)?;
-        vfs.link(&self.files.live(), &name)?; // durability: S13
+        backups::link_or_copy(vfs, &self.files.live(), &name)?; // durability: S13
         // Somebody may have written into the file between the look and the link.
-        if Identity::from(vfs.stat(&name)?) != previous.identity {
+        if self.examine_live(vfs)? != Live::Ours {
             vfs.unlink(&name)?;
             return Ok(false);
         }
