@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// What a client knows.
 #[derive(Debug, Clone, Default)]
-pub struct Client {
+pub(crate) struct Client {
     sent: Vec<String>,
     acked: usize,
 }
@@ -79,7 +79,7 @@ fn recover_and_check(disk: &SimDisk, client: &Client, what: &str) {
     let texts = daemon.toy.texts();
     client.check(&texts, what);
     assert!(daemon.say("more"), "{what}");
-    if texts.len() % 2 == 0 {
+    if texts.len().is_multiple_of(2) {
         daemon.save("auto-save").unwrap_or_else(|error| panic!("{what}: {error}"));
         let live = disk.stat(Path::new("session_snapshot.bin")).unwrap();
         assert_eq!(live.links, 1, "{what}: the snapshot has a second name");
@@ -225,7 +225,7 @@ fn one_read_error_at_the_start_loses_nothing() {
         let image = disk.fork();
         image.inject(Fault::ReadError(number));
         let what = format!("read {number}");
-        if let Ok(opened) = recovery::open::<Toy>(shared(&image), &options()) {
+        if let Ok(opened) = recovery::open::<Toy>(&shared(&image), &options()) {
             if let Outcome::Serving { machine, .. } = &opened.sessions[0].outcome {
                 client.check(&machine.texts(), &what);
                 assert!(Machine::seq(machine) > 0, "{what}");
