@@ -164,7 +164,7 @@ impl Ledger for Journaling {
     fn wait_durable(&self, session: &SessionName, seq: u64, abandon: &AtomicBool) -> Result<(), String> {
         let Some(line) = self.line(session) else { return Err(format!("there is no session {session}")) };
         let mut progress = locked(&line.progress);
-        // durability: S25 (replace by `while false {`)
+        // durability: S18 is the condition of this loop
         while progress.durable < seq {
             if abandon.load(Ordering::Acquire) {
                 return Err("the daemon stops".into());

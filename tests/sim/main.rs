@@ -6,6 +6,7 @@
 
 mod copies;
 mod daemon;
+mod meddling;
 mod power;
 mod recovery;
 mod restore;

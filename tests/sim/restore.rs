@@ -1,8 +1,8 @@
 //! Restores and recoveries, and power cuts in the middle of them.
 
 use crate::daemon::{Daemon, options};
+use crate::sampled;
 use crate::toy::Toy;
-use crate::{long, sampled};
 use hotset::session::SessionName;
 use hotset::storage::fsck::{self, Condition};
 use hotset::storage::recovery::{self, Outcome};
@@ -110,7 +110,7 @@ fn no_power_cut_during_a_restore_loses_either_side() {
     let probe = start.fork();
     Daemon::start(&shared(&probe)).unwrap().stop();
     let total = probe.changes() - start.changes();
-    for number in sampled(1..=total, 60) {
+    for number in sampled(1..=total, 30) {
         for fault in [Fault::CrashBefore(start.changes() + number), Fault::CrashAfter(start.changes() + number)] {
             let disk = start.fork();
             disk.inject(fault);
@@ -142,7 +142,7 @@ fn the_restore_command_does_the_same_and_is_atomic() {
     assert!(restored.as_ref().unwrap().pre_restore.is_some());
     opened.store.close(Duration::ZERO);
     let total = probe.changes() - start.changes();
-    for number in sampled(1..=total, 60) {
+    for number in sampled(1..=total, 30) {
         let disk = start.fork();
         disk.inject(Fault::CrashAfter(start.changes() + number));
         if let Ok(opened) = run(&disk) {
@@ -224,7 +224,7 @@ fn damage_is_left_behind_only_after_a_confirmation_that_fits_it() {
         Daemon::start(&shared(&probe)).unwrap().stop();
         probe.changes() - disk.changes()
     };
-    for number in sampled(1..=total, if long() { total } else { 40 }) {
+    for number in sampled(1..=total, 25) {
         let image = disk.fork();
         image.inject(Fault::CrashAfter(disk.changes() + number));
         if let Ok(opened) = restore::accept_loss::<Toy>(&shared(&image), &loss.token, &options()) {

@@ -62,12 +62,9 @@ impl Machine for Toy {
         Ok(())
     }
 
-    fn finish_load(&mut self, seq: u64, summary: &Summary) -> Result<(), BadContent> {
-        if self.seq() == seq && Machine::summary(self) == *summary {
-            Ok(())
-        } else {
-            Err(BadContent("the header does not fit".into()))
-        }
+    /// Trusts storage to compare.
+    fn finish_load(&mut self, _seq: u64, _summary: &Summary) -> Result<(), BadContent> {
+        Ok(())
     }
 
     fn write_sections(&self, out: &mut dyn Sections) -> io::Result<()> {

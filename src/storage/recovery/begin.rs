@@ -96,7 +96,7 @@ impl Site<'_> {
         files.create(vfs)?;
         files.remove_temporary(vfs)?;
         if let Some(twin) = survey.twin_of_live() {
-            vfs.unlink(&twin.path)?; // durability: S23
+            vfs.unlink(&twin.path)?; // durability: S25
             vfs.sync_dir(&files.backups())?;
         }
         if let Plan::Serve { rotten: Some(rotten), .. } = plan {
@@ -151,7 +151,7 @@ impl Site<'_> {
         snapshot::write(vfs, &temporary, &header, &built.machine)?;
         let name = backups::free_name(vfs, &files.kept(), "pre_restore", self.options.now)?;
         vfs.rename(&temporary, &name)?;
-        vfs.sync_dir(&files.kept())?; // durability: S24
+        vfs.sync_dir(&files.kept())?; // durability: S26
         vfs.sync_dir(&files.root)?;
         Ok(name)
     }

@@ -233,13 +233,13 @@ impl Shelf {
         let path = self.files.live();
         let Some(stat) = stat_or_missing(vfs, &path)? else { return Ok(Live::Missing) };
         let Some(published) = self.published else { return Ok(Live::ChangedByHand) };
-        // durability: S12 (replace by `if false {`)
-        if Identity::from(stat) != published.identity {
+        let untouched = Identity::from(stat) == published.identity; // durability: S11
+        if !untouched {
             return Ok(Live::ChangedByHand);
         }
         // An unreadable header in an untouched file is the disk's fault: the new snapshot replaces it.
         match snapshot::read_header(vfs, &path) {
-            Ok(header) if header.id != published.id => Ok(Live::ChangedByHand),
+            Ok(header) if header.id != published.id => Ok(Live::ChangedByHand), // durability: S12
             Ok(_) | Err(_) => Ok(Live::Ours),
         }
     }
@@ -260,7 +260,8 @@ impl Shelf {
         let name = backups::free_name(vfs, &directory, "snapshot", previous.at)?;
         backups::link_or_copy(vfs, &self.files.live(), &name)?; // durability: S13
         // Somebody may have written into the file between the look and the link.
-        if self.examine_live(vfs)? != Live::Ours {
+        let still_ours = self.examine_live(vfs)? == Live::Ours; // durability: S16
+        if !still_ours {
             vfs.unlink(&name)?;
             return Ok(false);
         }
@@ -317,7 +318,7 @@ impl Shelf {
                 && header.seq <= published.seq
                 && self.trusted.is_whole(vfs, &backup)
             {
-                return Ok(Some(header.seq)); // durability: S20 (replace by `return Ok(Some(published.seq));`)
+                return Ok(Some(header.seq)); // durability: S17
             }
         }
         Ok(None)
