@@ -164,8 +164,11 @@ impl Ledger for Journaling {
     fn wait_durable(&self, session: &SessionName, seq: u64, abandon: &AtomicBool) -> Result<(), String> {
         let Some(line) = self.line(session) else { return Err(format!("there is no session {session}")) };
         let mut progress = locked(&line.progress);
-        // durability: S18 is the condition of this loop
-        while progress.durable < seq {
+        loop {
+            let reached = progress.durable >= seq; // durability: S18
+            if reached {
+                return Ok(());
+            }
             if abandon.load(Ordering::Acquire) {
                 return Err("the daemon stops".into());
             }
@@ -174,7 +177,6 @@ impl Ledger for Journaling {
             }
             progress = line.moved.wait_timeout(progress, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }
-        Ok(())
     }
 
     fn record(&self, session: &SessionName, published: &Publication) -> Result<(), String> {
