@@ -44,6 +44,9 @@ fn moments() -> (Vec<(SimDisk, usize)>, Vec<String>) {
     (moments, sent)
 }
 
+/// Its name, and which files are copied first.
+type Order = (&'static str, fn(&Path) -> bool);
+
 /// Copies each file as it was at the moment that `choose` says.
 fn copied(moments: &[(SimDisk, usize)], choose: &mut dyn FnMut(&Path) -> usize) -> SimDisk {
     let (mut files, mut folders) = (BTreeSet::new(), BTreeSet::new());
@@ -82,7 +85,7 @@ fn found(copy: &SimDisk, sent: &[String], what: &str) -> Option<usize> {
         Outcome::Refused { reason, .. } => assert!(!reason.is_empty()),
     }
     opened.store.close(Duration::ZERO);
-    let Some(served) = best else { return None };
+    let served = best?;
     for name in copy.list(Path::new("backups/kept")).unwrap_or_default() {
         let (toy, _) = snapshot::load::<Toy>(copy, &Path::new("backups/kept").join(name)).unwrap();
         assert!(Machine::seq(&toy) > 0);
@@ -95,7 +98,7 @@ fn found(copy: &SimDisk, sent: &[String], what: &str) -> Option<usize> {
 fn a_copy_in_order_of_time_has_everything_from_before_it_began() {
     let (moments, sent) = moments();
     let last = moments.len() - 1;
-    let orders: [(&str, fn(&Path) -> bool); 2] = [
+    let orders: [Order; 2] = [
         ("snapshots first", |path| !path.starts_with("journal")),
         ("journal first", |path| path.starts_with("journal")),
     ];

@@ -86,7 +86,7 @@ fn recover_and_check(disk: &SimDisk, client: &Client, what: &str) {
     for name in disk.list(Path::new("backups")).unwrap_or_default() {
         let path = Path::new("backups").join(&name);
         let whole = disk.stat(&path).unwrap().is_dir || snapshot::verify(disk, &path).is_ok();
-        assert!(whole, "{what}: {name:?} is not whole");
+        assert!(whole, "{what}: {} is not whole", path.display());
     }
     assert!(daemon.say("more"), "{what}");
     if texts.len().is_multiple_of(2) {

@@ -105,7 +105,7 @@ fn each_reason_gets_one_exact_line_and_a_failure_says_why() {
     assert_eq!(lines_with(&format!("Failed to save: {why}")), [format!("ERROR Failed to save: {why}")]);
     assert_eq!(read_all(&sim, Path::new(LIVE), 1 << 20).unwrap(), before);
     daemon.save("user_disconnect:Lucky").unwrap();
-    assert!(!files(&sim, "").iter().any(|path| path.to_str().unwrap().ends_with(".tmp")));
+    assert!(!files(&sim, "").iter().any(|path| path.extension().is_some_and(|e| e == "tmp")));
     assert_eq!(lines_with("Lucky").len(), 1);
 }
 
