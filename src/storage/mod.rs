@@ -19,6 +19,9 @@ mod state_file;
 pub mod store;
 pub mod vfs;
 
+pub use recovery::{OpenError, OpenOptions, Opened, OpenedSession, Outcome, Restored, open};
+pub use store::{Closed, CreateError, DirectoryStore, Status};
+
 pub use contract::{
     BadContent, Branch, Durable, Machine, Record, RecordBody, ResumePoint, Run, SaveJob, SaveOutcome, SaveState, Saved,
     Sections, Store, Summary, Trouble,

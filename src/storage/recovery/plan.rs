@@ -82,6 +82,7 @@ pub(crate) struct Restore<M> {
 }
 
 /// What a restore sets aside.
+#[expect(clippy::large_enum_variant, reason = "there is one per restored session, and it moves twice")]
 pub(crate) enum Beyond<M> {
     /// Nothing is newer than the restored snapshot.
     Nothing,
