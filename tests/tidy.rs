@@ -141,6 +141,9 @@ fn faults_of(path: &str, text: &str) -> Vec<String> {
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !is_comment(line)) {
         let at = format!("{path}:{}", index + 1);
         faults.extend(import_faults(path, line).into_iter().map(|fault| format!("{at}: {fault}")));
+        if line.contains("super::super::") && index < lines {
+            faults.push(format!("{at}: climb with `crate::`, not `super::super::`"));
+        }
         let pure = PURE_ROOMS.iter().find(|(room, _)| *room == room_of(path));
         let Some((_, more)) = pure.filter(|_| index < lines) else { continue };
         for word in BANNED_IN_PURE_ROOMS.iter().chain(*more).filter(|word| line.contains(**word)) {
@@ -187,9 +190,6 @@ fn import_faults(path: &str, line: &str) -> Vec<String> {
                 faults.push("a door may not import another door".into());
             }
         }
-    }
-    if line.contains("super::super::") {
-        faults.push("climb with `crate::`, not `super::super::`".into());
     }
     let depth = path.split('/').count() - if path.ends_with("/mod.rs") { 2 } else { 1 };
     for (index, found) in line.match_indices("super::") {

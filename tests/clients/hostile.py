@@ -83,8 +83,8 @@ class Raw:
             if opcode == TEXT and (message := json.loads(data))["type"] in kinds:
                 return message
 
-    def hello(self, name="mallory", **fields):
-        self.say({"type": "hello", "name": name, **fields})
+    def hello(self, name=None, **fields):
+        self.say({"type": "hello", "name": name or f"mallory {random.randrange(10**9)}", **fields})
         self.until("welcome")
         while not self.until("state")["last"]:
             pass
@@ -315,11 +315,6 @@ async def out_of_order():
 
 async def unauthenticated():
     async with Watch(SERVER_PASSWORD="correct horse", ADMIN_PASSWORD="battery staple") as daemon:
-        for fields in ({}, {"password": "wrong"}, {"password": ""}, {"token": "wrong"}, {"password": "correct horse "},
-                       {"password": "correct horse", "role": "admin"}):  # fmt: skip
-            with Raw(daemon) as raw:
-                raw.say({"type": "hello", "name": "guest", **fields})
-                expect(raw.close_code(), 4401, f"hello with {fields}")
         with Raw(daemon) as raw:
             raw.say({"type": "op", "op": 1, "do": "chat.post", "text": "let me in"})
             expect(raw.close_code() in (1008, 4401), True, "an operation before hello")
@@ -338,6 +333,19 @@ async def unauthenticated():
         with Raw(daemon).hello("boss", password="battery staple") as raw:
             raw.say({"type": "op", "op": 1, "do": "node.put", "id": "by the boss", "kind": "k"})
             expect(raw.until("ack", "reject")["type"], "ack", "an admin's edit")
+        # Wrong passwords last: after a few, even the right one has to wait.
+        for fields in ({}, {"password": "wrong"}, {"password": ""}, {"token": "wrong"}, {"password": "correct horse "},
+                       {"password": "correct horse", "role": "admin"}):  # fmt: skip
+            with Raw(daemon) as raw:
+                raw.say({"type": "hello", "name": "guest", **fields})
+                expect(raw.close_code(), 4401, f"hello with {fields}")
+        with Raw(daemon) as raw:
+            for _ in range(20):
+                with Raw(daemon) as again:
+                    again.say({"type": "hello", "name": "guest", "password": "guess"})
+                    again.close_code()
+            raw.say({"type": "hello", "name": "guest", "password": "correct horse"})
+            expect(raw.until("error", "welcome").get("code"), "too_many_attempts", "the right password after many wrong ones")
 
 
 async def silent_ones():
