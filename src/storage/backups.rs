@@ -2,6 +2,7 @@
 
 use crate::ops::clock;
 use crate::session::{SessionName, Timestamp};
+use crate::storage::journal::FileMark;
 use crate::storage::metadata::stamp;
 use crate::storage::snapshot::{self, Header, SnapshotError, SnapshotId};
 use crate::storage::vfs::{Open, Stat, Vfs};
@@ -104,6 +105,12 @@ pub(crate) struct Identity {
     pub(crate) len: u64,
     /// Last change of the content.
     pub(crate) mtime_ns: i128,
+}
+
+impl From<FileMark> for Identity {
+    fn from(mark: FileMark) -> Self {
+        Self { inode: mark.inode, len: mark.len, mtime_ns: mark.mtime_ns }
+    }
 }
 
 impl From<Stat> for Identity {
@@ -262,6 +269,17 @@ pub(crate) fn quarantine(vfs: &dyn Vfs, files: &SessionFiles, path: &Path, reaso
     }
     vfs.sync_dir(path.parent().unwrap_or(Path::new("")))?;
     Ok(target)
+}
+
+/// Gives a file a second name; where the file system cannot do that, a copy. The directory is still to be synced.
+pub(crate) fn link_or_copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
+    match vfs.link(from, to) {
+        // Some file systems know no links, and files of another user may not be linked.
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
+            copy(vfs, from, to)
+        }
+        other => other,
+    }
 }
 
 /// Copies a whole file to a new name: written beside it, synced, renamed, and durable on return.

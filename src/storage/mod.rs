@@ -7,11 +7,16 @@
 mod backups;
 pub mod codec;
 mod contract;
+pub mod fsck;
+pub mod journal;
+mod journaling;
 mod metadata;
+pub mod recovery;
+pub mod restore;
 mod saver;
 pub mod snapshot;
 mod state_file;
-pub mod journal;
+pub mod store;
 pub mod vfs;
 
 pub use contract::{

@@ -2,7 +2,8 @@
 //!
 //! Pure, because this is where a mistake would serve the wrong state: it compares identities and nothing else.
 
-use super::survey::{LiveFile, Past};
+use super::history::Past;
+use super::survey::LiveFile;
 use crate::storage::snapshot::{Header, Purpose, SnapshotError, SnapshotId};
 
 /// What to do about one session.

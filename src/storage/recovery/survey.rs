@@ -2,7 +2,7 @@
 
 use crate::storage::Branch;
 use crate::storage::backups::{self, Backup, Identity, SessionFiles, stat_or_missing};
-use crate::storage::snapshot::{self, Header, SnapshotError, SnapshotId};
+use crate::storage::snapshot::{self, Header, SnapshotError};
 use crate::storage::vfs::Vfs;
 use std::io;
 use std::path::PathBuf;
@@ -96,26 +96,4 @@ fn look_at_live(vfs: &dyn Vfs, files: &SessionFiles) -> io::Result<LiveFile> {
         Ok(verified) => LiveFile::Whole { header: Box::new(verified.header), identity },
         Err(error) => LiveFile::Unusable { identity, error },
     })
-}
-
-/// What the journal knows of one session.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Past {
-    /// The session's current branch; `None`: the journal has never heard of the session.
-    pub(crate) branch: Option<Branch>,
-    /// The snapshot published last on that branch.
-    pub(crate) published: Option<Published>,
-    /// The newest event on that branch.
-    pub(crate) last_seq: u64,
-}
-
-/// A publication that the journal has recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Published {
-    /// Which snapshot.
-    pub(crate) id: SnapshotId,
-    /// The newest event in it.
-    pub(crate) seq: u64,
-    /// The file as it was then.
-    pub(crate) identity: Identity,
 }

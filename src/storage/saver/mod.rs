@@ -6,8 +6,8 @@
 mod publish;
 mod queue;
 
-pub(crate) use publish::{Publication, Shelf};
-pub(crate) use queue::Saver;
+pub(crate) use publish::{Order, Publication, Shelf};
+pub(crate) use queue::{Saver, locked};
 
 use crate::session::SessionName;
 use crate::storage::vfs::SharedVfs;
@@ -18,8 +18,8 @@ use std::sync::atomic::AtomicBool;
 pub(crate) trait Ledger: Send + Sync {
     /// Waits until every event of the session up to `seq` is on disk; gives up when `abandon` is set.
     fn wait_durable(&self, session: &SessionName, seq: u64, abandon: &AtomicBool) -> Result<(), String>;
-    /// Records that a snapshot was published, durably on return; gives up when `abandon` is set.
-    fn record(&self, session: &SessionName, published: &Publication, abandon: &AtomicBool) -> Result<(), String>;
+    /// Records that a snapshot was published, durably on return.
+    fn record(&self, session: &SessionName, published: &Publication) -> Result<(), String>;
     /// Lets go of the session's records up to `seq`: two whole snapshots at or after it exist.
     fn release(&self, session: &SessionName, seq: u64);
 }

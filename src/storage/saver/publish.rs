@@ -3,7 +3,7 @@
 use super::SaverSetup;
 use crate::ops::{clock, random};
 use crate::session::Timestamp;
-use crate::storage::backups::{self, Identity, SessionFiles, Trusted, missing_is_fine, stat_or_missing};
+use crate::storage::backups::{self, Identity, SessionFiles, Trusted, stat_or_missing};
 use crate::storage::metadata::Metadata;
 use crate::storage::snapshot::{self, Header, Purpose, SnapshotError, SnapshotId, Written};
 use crate::storage::vfs::Vfs;
@@ -36,8 +36,10 @@ pub(crate) struct Shelf {
     pub(crate) runs: Vec<(Run, u64)>,
     /// The snapshot in place.
     pub(crate) published: Option<Publication>,
-    /// The newest publication that the journal knows: what the next snapshot names as its parent.
-    pub(crate) recorded: SnapshotId,
+    /// The newest publication on this branch that the journal knows: what the next snapshot names as its parent.
+    pub(crate) parent: SnapshotId,
+    /// Whether the journal has yet to learn of `published`.
+    pub(crate) unrecorded: bool,
     /// The file written last because the snapshot had been changed by hand.
     pub(crate) pending: Option<PathBuf>,
     /// Backups known to be whole.
@@ -84,6 +86,20 @@ enum Live {
 }
 
 impl Shelf {
+    /// A session without a snapshot.
+    pub(crate) fn new(files: SessionFiles, branch: Branch) -> Self {
+        Self {
+            files,
+            branch,
+            runs: Vec::new(),
+            published: None,
+            parent: SnapshotId::NONE,
+            unrecorded: false,
+            pending: None,
+            trusted: Trusted::default(),
+        }
+    }
+
     /// Saves one state. `Ok` only when it is on disk, proven, and durable under its name.
     pub(crate) fn save(&mut self, setup: &SaverSetup, order: &Order<'_>) -> Result<Saved, SaveError> {
         let vfs = &*setup.vfs;
@@ -95,6 +111,7 @@ impl Shelf {
             let bytes = published.identity.len;
             return Ok(self.saved(order, bytes, &self.files.live(), true));
         }
+        self.settle(setup)?;
         setup.ledger.wait_durable(&self.files.name, order.state.seq(), order.abandon).map_err(SaveError::Journal)?;
         let purpose = if live == Live::ChangedByHand { Purpose::Kept } else { Purpose::Current };
         let header = self.header(setup, order, purpose);
@@ -105,6 +122,17 @@ impl Shelf {
             let _ = vfs.unlink(&temporary);
         }
         written
+    }
+
+    /// Makes sure that the journal knows the snapshot in place. Without it, the next start could not tell the snapshot
+    /// after it from one put there by hand.
+    fn settle(&mut self, setup: &SaverSetup) -> Result<(), SaveError> {
+        let Some(published) = self.published.filter(|_| self.unrecorded) else { return Ok(()) };
+        setup.vfs.sync_dir(&self.files.root)?;
+        setup.ledger.record(&self.files.name, &published).map_err(SaveError::Journal)?;
+        self.parent = published.id;
+        self.unrecorded = false;
+        Ok(())
     }
 
     /// The publication in place, if it already holds what is to be saved.
@@ -132,6 +160,7 @@ impl Shelf {
         vfs.rename(temporary, &self.files.live())?;
         // From here on the file in place is ours, whether or not the directory can be synced.
         self.published = Some(Publication { id: header.id, seq: header.seq, identity, at: header.at });
+        self.unrecorded = true;
         self.trusted.add(identity);
         vfs.sync_dir(&self.files.root)?; // durability: S14
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -149,8 +178,7 @@ impl Shelf {
     fn after_publishing(&mut self, setup: &SaverSetup, order: &Order<'_>, written: Written) -> Result<(), SaveError> {
         let vfs = &*setup.vfs;
         let Some(published) = self.published else { return Ok(()) };
-        setup.ledger.record(&self.files.name, &published, order.abandon).map_err(SaveError::Journal)?;
-        self.recorded = published.id;
+        self.settle(setup)?;
         let metadata = Metadata::new(order.at, order.reasons, &order.state.summary(), published.seq)
             .of_file(written.bytes, written.root);
         self.warn("session_metadata.json", metadata.write(vfs, &self.files.metadata()));
@@ -196,9 +224,9 @@ impl Shelf {
             return Ok(true);
         }
         let name = backups::free_name(vfs, &directory, "snapshot", previous.at)?;
-        vfs.link(&self.files.live(), &name)?; // durability: S13
+        backups::link_or_copy(vfs, &self.files.live(), &name)?; // durability: S13
         // Somebody may have written into the file between the look and the link.
-        if Identity::from(vfs.stat(&name)?) != previous.identity {
+        if self.examine_live(vfs)? != Live::Ours {
             vfs.unlink(&name)?;
             return Ok(false);
         }
@@ -267,7 +295,7 @@ impl Shelf {
             branch: self.branch,
             epoch: setup.epoch,
             id: SnapshotId(random::u128()),
-            parent: self.recorded,
+            parent: self.parent,
             seq: order.state.seq(),
             created: Timestamp(clock::now_ms()),
             at: order.at,
@@ -296,9 +324,4 @@ impl Shelf {
             tracing::warn!(session = %self.files.name, %error, "The snapshot is safe, but {what} failed");
         }
     }
-}
-
-/// Removes a file that may not be there.
-pub(crate) fn unlink_if_there(vfs: &dyn Vfs, path: &Path) -> io::Result<()> {
-    missing_is_fine(vfs.unlink(path))
 }

@@ -66,7 +66,7 @@ struct Shared {
 }
 
 /// A poisoned lock means a panic that has been reported already; the data behind it is still consistent.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -82,6 +82,8 @@ pub struct Operation {
     pub kind: OperationKind,
     /// On which path (the one the file was opened by; of a rename or link the new one).
     pub path: PathBuf,
+    /// The open file's inode; 0 where none is open.
+    pub inode: u64,
     /// Where in the file; 0 where that has no meaning.
     pub offset: u64,
     /// How many bytes, or the new length.
@@ -124,6 +126,7 @@ impl SimDisk {
     }
 
     /// Another disk that holds the same, including what is not synced and the faults to come. Locks are not taken over.
+    #[must_use]
     pub fn fork(&self) -> Self {
         let mut disk = self.disk().clone();
         disk.locked.clear();
@@ -211,7 +214,7 @@ impl Vfs for SimDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>> {
         let mut disk = self.disk();
         let inode = if how == Open::CreateNew {
-            disk.run(OperationKind::Create, (path, 0, 0), |disk, planned| {
+            disk.run(OperationKind::Create, path, |disk, planned| {
                 unless(planned)?;
                 let (dir, name) = disk.place(path)?;
                 if disk.entries(dir)?.contains_key(name.as_os_str()) {
@@ -231,7 +234,7 @@ impl Vfs for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk().run(OperationKind::Rename, (to, 0, 0), |disk, planned| {
+        self.disk().run(OperationKind::Rename, to, |disk, planned| {
             unless(planned)?;
             let inode = disk.find(from)?;
             let (from_dir, from) = disk.place(from)?;
@@ -247,7 +250,7 @@ impl Vfs for SimDisk {
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk().run(OperationKind::Link, (to, 0, 0), |disk, planned| {
+        self.disk().run(OperationKind::Link, to, |disk, planned| {
             unless(planned)?;
             let inode = disk.find(from)?;
             let (dir, name) = disk.place(to)?;
@@ -263,7 +266,7 @@ impl Vfs for SimDisk {
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.disk().run(OperationKind::Unlink, (path, 0, 0), |disk, planned| {
+        self.disk().run(OperationKind::Unlink, path, |disk, planned| {
             unless(planned)?;
             let inode = disk.find(path)?;
             if disk.inodes.get(&inode).is_some_and(|inode| inode.directory.is_some()) {
@@ -277,7 +280,7 @@ impl Vfs for SimDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk().run(OperationKind::CreateDir, (path, 0, 0), |disk, planned| {
+        self.disk().run(OperationKind::CreateDir, path, |disk, planned| {
             unless(planned)?;
             if disk.directory(path).is_ok() {
                 return Ok(());
@@ -292,7 +295,7 @@ impl Vfs for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk().run(OperationKind::SyncDir, (path, 0, 0), |disk, planned| {
+        self.disk().run(OperationKind::SyncDir, path, |disk, planned| {
             unless(planned)?;
             let dir = disk.directory(path)?;
             disk.sync_dir(dir);
@@ -380,7 +383,7 @@ impl SimFile {
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        self.disk.disk().run(kind, (&self.path, offset, len), |disk, planned| {
+        self.disk.disk().run_on(kind, &self.path, (self.inode, offset, len), |disk, planned| {
             unless(planned)?;
             let now_ns = disk.now_ns;
             let allocated = disk.inodes.get(&self.inode).map_or(0, |inode| inode.content.allocated);
@@ -430,7 +433,7 @@ impl VfsFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.disk().run(OperationKind::Sync, (&self.path, 0, 0), |disk, planned| {
+        self.disk.disk().run_on(OperationKind::Sync, &self.path, (self.inode, 0, 0), |disk, planned| {
             let inode = disk.inodes.get_mut(&self.inode).ok_or(io::ErrorKind::NotFound)?;
             if planned.is_some() {
                 inode.content.forget_dirt();

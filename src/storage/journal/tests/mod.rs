@@ -1,5 +1,8 @@
 //! The journal against everything that can happen to it.
 
-mod bench_of_faults;
+mod crashes;
+mod damage;
+mod disk_errors;
 mod harness;
+mod order;
 mod writing;

@@ -59,9 +59,11 @@ fn a_listener_hears_only_what_survives_a_power_cut() {
 fn many_segments_are_read_from_the_newest_that_suffices() {
     let disk = SimDisk::new();
     let writer = open(&disk, small(), 1);
+    let ear = Ear::on(&writer, "a");
     for seq in 1..=200 {
         append(&writer, "a", seq..=seq, 1500);
     }
+    ear.wait(|heard| heard.durable == 200);
     append(&writer, "b", 1..=1, 10);
     writer.close().unwrap();
     let (report, seen) = read(&disk, &[]).unwrap();
@@ -74,7 +76,8 @@ fn many_segments_are_read_from_the_newest_that_suffices() {
     // Damage in a segment that is not needed does not matter.
     disk.tamper(&report.segments[0].file, 20_000, &[0xff; 100]);
     let (report, again) = read(&disk, &[("a", 195)]).unwrap();
-    assert_eq!((report.verdict, again), (Verdict::Whole { closed: true }, seen));
+    assert_eq!(report.verdict, Verdict::Whole { closed: true });
+    assert!(again == seen);
     assert!(disk.reads() > reads);
 }
 
@@ -171,7 +174,7 @@ fn old_segments_go_when_snapshots_and_history_allow_it() {
     let (before, _) = read(&disk, &[]).unwrap();
     let floors = |seq| BTreeMap::from([(session("a"), seq)]);
     let now_ms = before.segments.last().unwrap().created_ms;
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let retain = |seq, history, history_bytes, now_ms| {
         writer.retain(&Retention { floors: floors(seq), history, history_bytes, now_ms }).unwrap()
     };

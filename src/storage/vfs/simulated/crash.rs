@@ -56,6 +56,7 @@ impl SimDisk {
     }
 
     /// The disk as the next start finds it after a power cut now. This disk stays as it is.
+    #[must_use]
     pub fn crash_image(&self, survival: Survival) -> Self {
         let disk = self.disk();
         match survival {

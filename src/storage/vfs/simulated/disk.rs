@@ -184,7 +184,9 @@ impl Disk {
                     set_entry(&mut self.inodes, Entries::Durable, to_dir, to, inode);
                     still_pending.push_back(DirChange::Remove { dir: from_dir, name: from.clone(), inode });
                 }
-                other => still_pending.push_back(other),
+                DirChange::Add { .. } | DirChange::Remove { .. } | DirChange::Rename { .. } => {
+                    still_pending.push_back(change);
+                }
             }
         }
         self.pending = still_pending;
@@ -238,7 +240,18 @@ impl Disk {
     pub(super) fn run<T>(
         &mut self,
         kind: OperationKind,
-        (path, offset, len): (&Path, u64, u64),
+        path: &Path,
+        work: impl FnOnce(&mut Self, Option<InjectedError>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.run_on(kind, path, (0, 0, 0), work)
+    }
+
+    /// As [`Disk::run`], on an open file: its inode, and where and how much of it.
+    pub(super) fn run_on<T>(
+        &mut self,
+        kind: OperationKind,
+        path: &Path,
+        (inode, offset, len): (u64, u64, u64),
         work: impl FnOnce(&mut Self, Option<InjectedError>) -> io::Result<T>,
     ) -> io::Result<T> {
         if self.stopped {
@@ -250,7 +263,11 @@ impl Disk {
         let planned = self.faults.iter().find_map(|fault| match *fault {
             Fault::Error(at, error) if at == number => Some(error),
             Fault::ErrorsFrom(at, error) if at <= number => Some(error),
-            _not_now => None,
+            Fault::Error(..)
+            | Fault::ErrorsFrom(..)
+            | Fault::ReadError(_)
+            | Fault::CrashBefore(_)
+            | Fault::CrashAfter(_) => None,
         });
         if self.faults.contains(&Fault::CrashBefore(number)) {
             self.stopped = true;
@@ -258,7 +275,7 @@ impl Disk {
         }
         let done = work(self, planned);
         if let Some(trace) = &mut self.trace {
-            trace.push_back(Operation { kind, path: path.to_path_buf(), offset, len, ok: done.is_ok() });
+            trace.push_back(Operation { kind, path: path.to_path_buf(), inode, offset, len, ok: done.is_ok() });
         }
         if self.faults.contains(&Fault::CrashAfter(number)) {
             self.stopped = true;

@@ -1,0 +1,274 @@
+//! The journal as the store uses it: who has got how far, on which branch, and what the saver may let go of.
+
+use crate::ops::{clock, random};
+use crate::session::SessionName;
+use crate::storage::backups::SessionFiles;
+use crate::storage::journal::{
+    self, Control, FileMark, HistoryError, Lineage, Published, Retention, Start, StartError, Stats, Writer,
+};
+use crate::storage::recovery::{OpenError, OpenOptions};
+use crate::storage::saver::{Ledger, Publication, Shelf, locked};
+use crate::storage::snapshot::SnapshotId;
+use crate::storage::vfs::SharedVfs;
+use crate::storage::{Branch, Durable, Record, ResumePoint, Run, Trouble};
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How often somebody who waits looks whether to give up.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The journal's writer and what is known of each session that is served.
+pub(crate) struct Journaling {
+    vfs: SharedVfs,
+    writer: Writer,
+    epoch: u64,
+    lineage: Lineage,
+    run: Run,
+    history: Duration,
+    history_bytes: u64,
+    lines: Mutex<BTreeMap<SessionName, Arc<Line>>>,
+    floors: Mutex<BTreeMap<SessionName, u64>>,
+}
+
+impl Journaling {
+    /// Begins this run's part of the journal; its first record says so, durably.
+    pub(crate) fn begin(
+        vfs: SharedVfs,
+        start: Start,
+        epoch: u64,
+        run: Control,
+        options: &OpenOptions,
+    ) -> Result<Arc<Self>, OpenError> {
+        let lineage = start.lineage();
+        let writer = Writer::open(Arc::clone(&vfs), options.journal.clone(), start, epoch)?;
+        writer.control(run).map_err(|trouble| OpenError::Journal(trouble.message))?;
+        Ok(Arc::new(Self {
+            vfs,
+            writer,
+            epoch,
+            lineage,
+            run: options.run,
+            history: options.history,
+            history_bytes: options.history_cap,
+            lines: Mutex::default(),
+            floors: Mutex::default(),
+        }))
+    }
+
+    /// The session's records with `seq` in `range`, in order, as far back as its current branch and the journal reach.
+    pub(crate) fn past(&self, name: &SessionName, range: RangeInclusive<u64>) -> Vec<(u64, Vec<u8>)> {
+        let mut records: Vec<(u64, Branch, Vec<u8>)> = Vec::new();
+        let mut first = *range.start();
+        // A second try when the journal says that it begins later than asked for.
+        for _ in 0..2 {
+            records.clear();
+            let visited = journal::history(&*self.vfs, self.lineage, name, first..=*range.end(), &mut |item| {
+                records.push((item.seq, item.branch, item.body.to_vec()));
+                ControlFlow::Continue(())
+            });
+            match visited {
+                Err(HistoryError::Gone { through }) if through < *range.end() => first = through + 1,
+                Ok(()) | Err(_) => break,
+            }
+        }
+        let branch = records.last().map(|(_, branch, _)| *branch);
+        let older = records.iter().rposition(|(_, other, _)| Some(*other) != branch).map_or(0, |index| index + 1);
+        records.drain(..older);
+        records.into_iter().map(|(seq, _, body)| (seq, body)).collect()
+    }
+
+    /// The number of this start.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What the journal has done so far.
+    pub(crate) fn stats(&self) -> Stats {
+        self.writer.stats()
+    }
+
+    /// Why nothing can be written at the moment, if so.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        locked(&self.lines).values().find_map(|line| locked(&line.progress).trouble.clone())
+    }
+
+    /// Journals a fact, durably on return.
+    pub(crate) fn control(&self, control: Control) -> Result<(), OpenError> {
+        self.writer.control(control).map_err(|trouble| OpenError::Journal(trouble.message))
+    }
+
+    /// Begins a session that has never existed: its folders, its branch, its place in the journal.
+    pub(crate) fn create(&self, name: &SessionName) -> Result<Shelf, OpenError> {
+        let files = SessionFiles::of(name);
+        files.create(&*self.vfs)?;
+        let branch = Branch(random::u128());
+        let runs = vec![(self.run, 1)];
+        self.control(Control::Branch {
+            session: name.clone(),
+            branch,
+            parent: Branch(0),
+            snapshot: SnapshotId::NONE.0,
+            first_seq: 1,
+        })?;
+        self.add(name, branch, runs.clone(), 0);
+        let mut shelf = Shelf::new(files, branch);
+        shelf.runs = runs;
+        Ok(shelf)
+    }
+
+    /// Takes up a session whose events up to `durable` are on disk.
+    pub(crate) fn add(&self, name: &SessionName, branch: Branch, runs: Vec<(Run, u64)>, durable: u64) {
+        let progress = Progress { durable, trouble: None, listener: None };
+        let line = Arc::new(Line { branch, runs, progress: Mutex::new(progress), moved: Condvar::new() });
+        locked(&self.lines).insert(name.clone(), Arc::clone(&line));
+        self.writer.listen(name, line);
+    }
+
+    fn line(&self, name: &SessionName) -> Option<Arc<Line>> {
+        locked(&self.lines).get(name).cloned()
+    }
+
+    /// Whether the session is served.
+    pub(crate) fn knows(&self, name: &SessionName) -> bool {
+        locked(&self.lines).contains_key(name)
+    }
+
+    /// Queues records of one session.
+    pub(crate) fn append(&self, name: &SessionName, records: Vec<Record>) {
+        match self.line(name) {
+            Some(line) => self.writer.append(name, line.branch, records),
+            None => tracing::error!(session = %name, "Events of a session that is not served were dropped"),
+        }
+    }
+
+    /// Registers who is told about a session's durable `seq`.
+    pub(crate) fn listen(&self, name: &SessionName, listener: Arc<dyn Durable>) {
+        let Some(line) = self.line(name) else { return };
+        let mut progress = locked(&line.progress);
+        // Whoever registers late still learns where things stand.
+        listener.durable(progress.durable);
+        if progress.trouble.is_some() {
+            listener.trouble(progress.trouble.clone());
+        }
+        progress.listener = Some(listener);
+    }
+
+    /// The session's resume point.
+    pub(crate) fn resume_point(&self, name: &SessionName) -> ResumePoint {
+        match self.line(name) {
+            Some(line) => ResumePoint { branch: line.branch, run: self.run, runs: line.runs.clone() },
+            None => ResumePoint { branch: Branch(0), run: self.run, runs: Vec::new() },
+        }
+    }
+
+    /// Records a publication, durably on return.
+    pub(crate) fn record_published(
+        &self,
+        name: &SessionName,
+        branch: Branch,
+        published: &Publication,
+    ) -> Result<(), OpenError> {
+        self.control(Control::Published { session: name.clone(), published: published.on(branch) })
+    }
+
+    /// Makes everything appended so far durable, and says so on disk.
+    pub(crate) fn seal(&self) -> Result<(), Trouble> {
+        self.writer.seal()
+    }
+
+    /// Ends the journal in order.
+    pub(crate) fn close(&self) -> Result<(), Trouble> {
+        self.writer.close()
+    }
+}
+
+impl Ledger for Journaling {
+    fn wait_durable(&self, session: &SessionName, seq: u64, abandon: &AtomicBool) -> Result<(), String> {
+        let Some(line) = self.line(session) else { return Err(format!("there is no session {session}")) };
+        let mut progress = locked(&line.progress);
+        // durability: S25 (replace by `while false {`)
+        while progress.durable < seq {
+            if abandon.load(Ordering::Acquire) {
+                return Err("the daemon stops".into());
+            }
+            if let Some(trouble) = &progress.trouble {
+                return Err(format!("the journal cannot be written: {}", trouble.message));
+            }
+            progress = line.moved.wait_timeout(progress, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    fn record(&self, session: &SessionName, published: &Publication) -> Result<(), String> {
+        let Some(line) = self.line(session) else { return Err(format!("there is no session {session}")) };
+        self.record_published(session, line.branch, published).map_err(|error| error.to_string())
+    }
+
+    fn release(&self, session: &SessionName, seq: u64) {
+        let floors = {
+            let mut floors = locked(&self.floors);
+            floors.insert(session.clone(), seq);
+            floors.clone()
+        };
+        let retention =
+            Retention { floors, history: self.history, history_bytes: self.history_bytes, now_ms: clock::now_ms() };
+        if let Err(error) = self.writer.retain(&retention) {
+            tracing::warn!(%error, "Old parts of the journal could not be deleted");
+        }
+    }
+}
+
+impl Publication {
+    /// As the journal records it.
+    fn on(&self, branch: Branch) -> Published {
+        let file = FileMark { inode: self.identity.inode, len: self.identity.len, mtime_ns: self.identity.mtime_ns };
+        Published { branch, snapshot: self.id.0, seq: self.seq, at: self.at, file }
+    }
+}
+
+/// One session in the journal.
+struct Line {
+    branch: Branch,
+    runs: Vec<(Run, u64)>,
+    progress: Mutex<Progress>,
+    moved: Condvar,
+}
+
+struct Progress {
+    durable: u64,
+    trouble: Option<Trouble>,
+    listener: Option<Arc<dyn Durable>>,
+}
+
+impl Durable for Line {
+    fn durable(&self, seq: u64) {
+        let mut progress = locked(&self.progress);
+        progress.durable = progress.durable.max(seq);
+        let listener = progress.listener.clone();
+        drop(progress);
+        self.moved.notify_all();
+        if let Some(listener) = listener {
+            listener.durable(seq);
+        }
+    }
+
+    fn trouble(&self, trouble: Option<Trouble>) {
+        let mut progress = locked(&self.progress);
+        progress.trouble.clone_from(&trouble);
+        let listener = progress.listener.clone();
+        drop(progress);
+        self.moved.notify_all();
+        if let Some(listener) = listener {
+            listener.trouble(trouble);
+        }
+    }
+}
+
+impl From<StartError> for OpenError {
+    fn from(error: StartError) -> Self {
+        Self::Journal(error.to_string())
+    }
+}
