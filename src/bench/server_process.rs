@@ -48,7 +48,8 @@ impl ServerProcess {
     pub(super) fn launch_daemon(data_dir: &Path) -> io::Result<Self> {
         let port = free_port()?;
         let mut command = Command::new(std::env::current_exe()?);
-        // An empty directory of its own, so that no `.env` or `config/` of the caller changes what is measured.
+        // Nothing of the caller's environment, and a directory of its own without `.env` and `config/`, so that nothing
+        // but the settings below changes what is measured.
         let folder = data_dir.parent().unwrap_or(data_dir);
         command.arg("serve").current_dir(folder);
         let log_path = folder.join("server.log");
@@ -66,7 +67,7 @@ impl ServerProcess {
             ("MAX_CONNECTIONS_PER_IP", "20000".to_owned()),
             ("CREATE_SESSIONS", "true".to_owned()),
         ];
-        let mut server = Self::spawn(command.envs(settings).stdout(log), port)?;
+        let mut server = Self::spawn(command.env_clear().envs(settings).stdout(log), port)?;
         server.log = log_path;
         Ok(server)
     }
