@@ -125,19 +125,21 @@ impl OperationWriter {
         self.payload.extend_from_slice(br#""}"#);
         self.header.clear();
         let node = u64::from(marker.sender) * self.nodes + op % self.nodes;
-        let operation = match self.edit {
+        // A patch needs a node: the first round over them puts.
+        let edit = if op <= self.nodes { Edit::Put } else { self.edit };
+        let operation = match edit {
             Edit::Put => format_args!(r#"{{"type":"op","op":{op},"do":"node.put","id":"n{node}","kind":"bench""#),
             Edit::Patch => format_args!(r#"{{"type":"op","op":{op},"do":"node.patch","id":"n{node}""#),
         };
         self.header.write_fmt(operation).expect("memory takes every write");
-        let field: &[u8] = match self.edit {
+        let field: &[u8] = match edit {
             Edit::Put => b",\"payload",
             Edit::Patch => b",\"merge",
         };
         self.header.extend_from_slice(field);
         // A merge patch is small JSON: only whole payloads travel outside the header.
         if self.dialect == Dialect::NativeBinary {
-            self.push_binary(out);
+            self.push_binary(out, edit);
         } else {
             self.header.extend_from_slice(b"\":");
             let len = self.header.len() + self.payload.len() + 1;
@@ -148,8 +150,8 @@ impl OperationWriter {
         }
     }
 
-    fn push_binary(&mut self, out: &mut Vec<u8>) {
-        let raw: &[u8] = match self.edit {
+    fn push_binary(&mut self, out: &mut Vec<u8>, edit: Edit) {
+        let raw: &[u8] = match edit {
             Edit::Put => {
                 write!(self.header, "_bytes\":{}}}", self.payload.len()).expect("memory takes every write");
                 &self.payload

@@ -2,6 +2,7 @@
 
 use crate::config::{AccessError, ConfigErrors, DataDirError};
 use crate::server::ServeError;
+use crate::storage::recovery::OpenError;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -106,8 +107,24 @@ impl From<ServeError> for Failure {
         match error {
             ServeError::DataDir(error) => error.into(),
             ServeError::Access(error) => error.into(),
+            ServeError::Open(error) => error.into(),
+            ServeError::Import { .. } => Self::new(Exit::Data, &error),
+            ServeError::Listen { .. } => Self::new(Exit::Unavailable, &error),
             ServeError::System { ref source, .. } => Self::new(exit_of(source, Exit::InputOutput), &error),
         }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let exit = match &error {
+            OpenError::Locked { .. } => Exit::Temporary,
+            OpenError::Unusable { .. } => Exit::Permission,
+            OpenError::Unsupported { .. } => Exit::Config,
+            OpenError::Io(source) => exit_of(source, Exit::InputOutput),
+            OpenError::Journal(_) => Exit::InputOutput,
+        };
+        Self::new(exit, error)
     }
 }
 

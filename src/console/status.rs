@@ -16,8 +16,8 @@ pub struct JournalStatus {
     pub bytes: u64,
     /// How long the newest sync took, in microseconds.
     pub last_sync_us: u64,
-    /// Bytes that the journal's files take up.
-    pub disk_bytes: u64,
+    /// How long the longest sync took, in microseconds.
+    pub longest_sync_us: u64,
     /// Bytes free on its disk.
     pub disk_free_bytes: u64,
 }

@@ -32,7 +32,14 @@ impl Bounds {
 /// Values that a document to be patched, or a patch, may hold: each costs memory far beyond its text.
 const VALUES_MAX: usize = 1 << 20;
 
-/// Work that one patch may cause, about in bytes moved.
+/// Work that one patch may cause, about in bytes moved: at most this for every byte of the target and the patch,
+/// so that many small patches cost no more than a large one.
+const WORK_PER_BYTE: usize = 64;
+
+/// Work that every patch may cause, however small it is.
+const WORK_FREE: usize = 64 << 10;
+
+/// Work that no patch may cause, however large it is.
 const WORK_MAX: usize = 256 << 20;
 
 /// Bytes that an array shifts per element behind the place of an insertion or removal.
@@ -141,7 +148,8 @@ pub fn patch(target: &[u8], patch: &[u8], bounds: &Bounds) -> Result<Vec<u8>, Js
     let mut document: Value = parse(target, bounds, bounds.depth)?;
     // Operations lie in an array of objects, which the values inside them need not pay for.
     let Patch(operations) = parse(patch, bounds, bounds.depth + 2)?;
-    let mut meter = Meter { bounds, bytes: target.len(), work: 0 };
+    let work = WORK_FREE.saturating_add(WORK_PER_BYTE.saturating_mul(target.len() + patch.len())).min(WORK_MAX);
+    let mut meter = Meter { bounds, bytes: target.len(), work };
     for (index, operation) in operations.iter().enumerate() {
         meter.charge(&document, operation)?;
         json_patch::patch_unsafe(&mut document, std::slice::from_ref(operation))
@@ -190,6 +198,7 @@ struct Meter<'a> {
     bounds: &'a Bounds,
     /// At least the size of the document.
     bytes: usize,
+    /// What may still be worked.
     work: usize,
 }
 
@@ -220,8 +229,8 @@ impl Meter<'_> {
     }
 
     fn work(&mut self, amount: usize) -> Result<(), JsonError> {
-        self.work = self.work.saturating_add(amount);
-        if self.work > WORK_MAX { Err(JsonError::TooMuchWork) } else { Ok(()) }
+        self.work = self.work.checked_sub(amount).ok_or(JsonError::TooMuchWork)?;
+        Ok(())
     }
 
     /// Charges for the elements that move when something enters or leaves an array.
@@ -379,12 +388,13 @@ mod tests {
     fn copies_cannot_double_a_document_without_bound() {
         let double = r#"{"op":"copy","from":"/a","path":"/a/-"}"#;
         let operations = format!("[{}]", vec![double; 40].join(","));
-        let result = patched(r#"{"a":["0123456789"]}"#, &operations);
-        assert!(matches!(result, Err(JsonError::TooLarge { .. } | JsonError::TooDeep { .. })), "{result:?}");
-        let flat = r#"{"op":"copy","from":"/a","path":"/b/-"}"#;
-        let operations = format!("[{}]", vec![flat; 20_000].join(","));
-        let target = format!(r#"{{"a":"{}","b":[]}}"#, "x".repeat(10_000));
-        assert!(matches!(patched(&target, &operations), Err(JsonError::TooLarge { .. } | JsonError::TooMuchWork)));
+        assert_eq!(patched(r#"{"a":["0123456789"]}"#, &operations), Err(JsonError::TooMuchWork));
+        let narrow = Bounds { bytes: 10_000, depth: 120 };
+        let result = patch(br#"{"a":["0123456789"]}"#, operations.as_bytes(), &narrow);
+        assert!(matches!(result, Err(JsonError::TooLarge { max: 10_000 } | JsonError::TooMuchWork)), "{result:?}");
+        let deeper = format!("[{}]", [r#"{"op":"copy","from":"","path":"/a"}"#; 5].join(","));
+        let shallow = Bounds { bytes: 10_000, depth: 4 };
+        assert_eq!(patch(b"{}", deeper.as_bytes(), &shallow), Err(JsonError::TooDeep { max: 4 }));
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub enum OpenRefused {
     /// As many sessions as allowed exist already.
     #[error("there are {0} sessions already, which is the limit (MAX_SESSIONS)")]
     TooMany(usize),
+    /// It could not be made.
+    #[error("the session cannot be made: {0}")]
+    Failed(String),
 }
 
 /// Live sessions by name.
@@ -42,21 +45,36 @@ impl Directory {
         handle
     }
 
+    /// The session of that name, if there is one.
+    pub fn get(&self, name: &SessionName) -> Option<SessionHandle> {
+        self.lock().get(name).cloned()
+    }
+
     /// The session of that name; with `create_up_to`, made if it does not exist and there are fewer than that.
-    pub fn open(&self, name: &SessionName, create_up_to: Option<usize>) -> Result<SessionHandle, OpenRefused> {
+    pub async fn open(&self, name: &SessionName, create_up_to: Option<usize>) -> Result<SessionHandle, OpenRefused> {
+        if let Some(handle) = self.get(name) {
+            return Ok(handle);
+        }
+        let most = create_up_to.ok_or(OpenRefused::NoSuchSession)?;
+        if self.lock().len() >= most {
+            return Err(OpenRefused::TooMany(most));
+        }
+        self.make_place(name).await?;
         let mut sessions = self.lock();
         if let Some(handle) = sessions.get(name) {
             return Ok(handle.clone());
         }
-        let most = create_up_to.ok_or(OpenRefused::NoSuchSession)?;
-        if sessions.len() >= most {
-            return Err(OpenRefused::TooMany(most));
-        }
-        let origin =
-            SessionOrigin { name: name.clone(), state: Session::default(), recent: Vec::new(), saved: 0, sealed: None };
+        let state = Session::default();
+        let origin = SessionOrigin { name: name.clone(), state, recent: Vec::new(), saved: 0, sealed: None };
         let handle = SessionHandle::start(origin, Arc::clone(&self.store), self.settings.clone());
         sessions.insert(name.clone(), handle.clone());
         Ok(handle)
+    }
+
+    async fn make_place(&self, name: &SessionName) -> Result<(), OpenRefused> {
+        let (store, name) = (Arc::clone(&self.store), name.clone());
+        let made = tokio::task::spawn_blocking(move || store.create_session(&name)).await;
+        made.unwrap_or_else(|error| Err(error.to_string())).map_err(OpenRefused::Failed)
     }
 
     /// All of them, in order of their names.

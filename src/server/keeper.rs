@@ -2,10 +2,11 @@
 
 use super::listener::Connections;
 use crate::console::{JournalStatus, Keeper};
-use crate::live::{Directory, Mode, machine};
+use crate::live::{Directory, Mode};
+use crate::live::machine::decode_event;
 use crate::ops::metrics::Metrics;
-use crate::session::{Change, ChatMessage, SessionName};
-use crate::storage::DirectoryStore;
+use crate::session::{Change, ChatDraft, ChatMessage, SessionName};
+use crate::storage::store::DirectoryStore;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,23 +52,26 @@ impl Keeper for DirectoryKeeper {
 
     fn journal(&self) -> JournalStatus {
         let status = self.store.status();
-        JournalStatus {
-            syncs: status.journal.syncs,
-            events: status.journal.records,
-            bytes: status.journal.bytes,
-            last_sync_us: u64::try_from(status.journal.last_sync.as_micros()).unwrap_or(u64::MAX),
-            disk_bytes: status.journal.disk_bytes,
-            disk_free_bytes: status.disk_free,
-        }
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let journal = status.journal.map(|journal| JournalStatus {
+            syncs: journal.syncs,
+            events: journal.records,
+            bytes: journal.bytes,
+            last_sync_us: micros(journal.last_sync),
+            longest_sync_us: micros(journal.longest_sync),
+            disk_free_bytes: 0,
+        });
+        JournalStatus { disk_free_bytes: status.free_bytes.unwrap_or(0), ..journal.unwrap_or_default() }
     }
 
     fn backups(&self, session: &SessionName) -> Result<Vec<serde_json::Value>, String> {
         let listed = self.store.backups(session).map_err(|error| error.to_string())?;
-        Ok(listed.iter().map(backup_json).collect())
+        listed.iter().map(|backup| serde_json::to_value(backup).map_err(|error| error.to_string())).collect()
     }
 
     fn older_chat(&self, session: &SessionName) -> Vec<Arc<ChatMessage>> {
-        older_chat(&self.store, session)
+        let head = self.directory.get(session).map_or(0, |handle| handle.shared().tail.head());
+        older_chat(&self.store.past(session, 1, head))
     }
 
     fn refresh(&self, metrics: &Metrics) {
@@ -92,11 +96,24 @@ impl Keeper for DirectoryKeeper {
         metrics.connections.set(signed(self.connections.count()));
         metrics.read_only.set(i64::from(read_only));
         metrics.events.inc_by(risen(&self.seen.events, released));
-        let journal = self.store.status().journal;
+        let journal = self.store.status().journal.unwrap_or_default();
         metrics.journal_syncs.inc_by(risen(&self.seen.syncs, journal.syncs));
         metrics.journal_bytes.inc_by(risen(&self.seen.bytes, journal.bytes));
         *self.seen.newest_save.lock().unwrap_or_else(PoisonError::into_inner) = newest_save;
     }
+}
+
+/// What was said in these records.
+pub(crate) fn older_chat(records: &[(u64, Vec<u8>)]) -> Vec<Arc<ChatMessage>> {
+    let mut messages = Vec::new();
+    for event in records.iter().filter_map(|(_, body)| decode_event(body).ok()) {
+        for change in event.changes {
+            let Change::ChatPosted(ChatDraft { id: Some(id), kind, text }) = change else { continue };
+            let (author, at, seq) = (event.author.clone(), event.at, event.seq);
+            messages.push(Arc::new(ChatMessage { id, kind, text, author, at, seq }));
+        }
+    }
+    messages
 }
 
 fn signed(number: u64) -> i64 {

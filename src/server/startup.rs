@@ -34,7 +34,7 @@ pub(super) fn open_options(settings: &Settings) -> OpenOptions {
     options.max_backups = usize::try_from(settings.saving.max_backups).unwrap_or(usize::MAX);
     options.history = settings.saving.history;
     options.history_cap = settings.saving.history_cap;
-    options.sync_spacing = settings.saving.sync_spacing;
+    options.journal.sync_spacing = settings.saving.sync_spacing;
     options
 }
 
@@ -132,7 +132,7 @@ fn say_restored(name: &SessionName, restored: &Restored) {
 fn recent_events(store: &DirectoryStore, name: &SessionName, seq: u64) -> Vec<Arc<Event>> {
     let mut events: Vec<Arc<Event>> = Vec::new();
     let mut bytes = 0;
-    for (number, body) in store.history(name, seq.saturating_sub(RECENT_EVENTS), seq) {
+    for (number, body) in store.past(name, (seq + 1).saturating_sub(RECENT_EVENTS).max(1), seq) {
         match decode_event(&body) {
             Ok(event) if event.seq == number => {
                 bytes += body.len();

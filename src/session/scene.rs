@@ -64,7 +64,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    pub(super) fn children(&self, parent: &NodeId) -> impl Iterator<Item = &NodeId> {
+    pub(super) fn children<'a>(&'a self, parent: &NodeId) -> impl Iterator<Item = &'a NodeId> + use<'a> {
         let parent = parent.clone();
         self.edges
             .range((parent.clone(), None)..)
@@ -76,7 +76,10 @@ impl Scene {
     pub(super) fn subtree(&self, root: &NodeId) -> Vec<NodeId> {
         let mut ids = vec![root.clone()];
         let mut next = 0;
-        while let Some(id) = ids.get(next) {
+        // The second condition holds always, but for a scene from a foreign log that hangs below itself.
+        while let Some(id) = ids.get(next)
+            && ids.len() <= self.nodes.len()
+        {
             let below: Vec<NodeId> = self.children(id).cloned().collect();
             ids.extend(below);
             next += 1;

@@ -67,17 +67,17 @@ impl Session {
     }
 
     /// The nodes whose ids are greater than `after` (all for `None`), by id: to go through them in parts.
-    pub fn nodes_after(&self, after: Option<&NodeId>) -> impl Iterator<Item = &Arc<Node>> {
+    pub fn nodes_after<'a>(&'a self, after: Option<&NodeId>) -> impl Iterator<Item = &'a Arc<Node>> + use<'a> {
         self.scene.nodes.range::<_, NodeId>(beyond(after)).map(|(_, node)| node)
     }
 
     /// The ids of the nodes directly below this one, by id.
-    pub fn children(&self, parent: &NodeId) -> impl Iterator<Item = &NodeId> {
+    pub fn children<'a>(&'a self, parent: &NodeId) -> impl Iterator<Item = &'a NodeId> + use<'a> {
         self.scene.children(parent)
     }
 
     /// The ids of the nodes that this member has locked, by id.
-    pub fn locked_by(&self, owner: &MemberName) -> impl Iterator<Item = &NodeId> {
+    pub fn locked_by<'a>(&'a self, owner: &MemberName) -> impl Iterator<Item = &'a NodeId> + use<'a> {
         self.scene.locked.get(owner).into_iter().flatten()
     }
 
@@ -92,7 +92,7 @@ impl Session {
     }
 
     /// The tasks whose ids are greater than `after` (all for `None`), by id: to go through them in parts.
-    pub fn tasks_after(&self, after: Option<&TaskId>) -> impl Iterator<Item = &Arc<Task>> {
+    pub fn tasks_after<'a>(&'a self, after: Option<&TaskId>) -> impl Iterator<Item = &'a Arc<Task>> + use<'a> {
         self.tasks.by_id.range::<_, TaskId>(beyond(after)).map(|(_, task)| task)
     }
 
@@ -108,7 +108,10 @@ impl Session {
 
     /// The chat messages after the one with this id, oldest first: to go through them in parts. All of them for
     /// `None` or an id that is not in the live state.
-    pub fn messages_after(&self, after: Option<&ChatId>) -> impl Iterator<Item = &Arc<ChatMessage>> {
+    pub fn messages_after<'a>(
+        &'a self,
+        after: Option<&ChatId>,
+    ) -> impl Iterator<Item = &'a Arc<ChatMessage>> + use<'a> {
         let position = after.and_then(|id| self.chat.ids.get(id));
         self.chat.messages.range::<_, u64>(beyond(position)).map(|(_, message)| message)
     }
@@ -124,7 +127,7 @@ impl Session {
     }
 
     /// The members whose names are greater than `after` (all for `None`), by name: to go through them in parts.
-    pub fn members_after(&self, after: Option<&MemberName>) -> impl Iterator<Item = &Arc<Member>> {
+    pub fn members_after<'a>(&'a self, after: Option<&MemberName>) -> impl Iterator<Item = &'a Arc<Member>> + use<'a> {
         self.members.by_name.range::<_, MemberName>(beyond(after)).map(|(_, member)| member)
     }
 

@@ -90,6 +90,19 @@ class Copy:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def scripts_run_needs_no_configuration():
+    with Copy() as copy:
+        copy.serve("scripts/run")
+        copy.run("curl -fs localhost:8080/readyz")
+        log = (copy.folder / "serve.log").read_text()
+        for words in ("Hotset 0.", "data", "8080", "first run", "Auto-save enabled (interval: 120s)"):
+            expect(words in log, True, f"{words!r} in the first lines of the log:\n{log}")
+        expect((copy.folder / "data").is_dir(), True, "the data directory")
+        copy.serve("scripts/run --save-interval 60")
+        log = (copy.folder / "serve.log").read_text()
+        expect("Auto-save enabled (interval: 60s)" in log, True, f"arguments are passed on:\n{log}")
+
+
 def check_syntax(code):
     done = subprocess.run(["bash", "-n", "-c", code], capture_output=True, text=True, check=False)
     expect(done.returncode, 0, f"syntax of:\n{code}\n{done.stderr}")
@@ -98,6 +111,7 @@ def check_syntax(code):
 def main():
     report = Report("readme")
     report.run("extracting works", extracting_works)
+    report.run("scripts/run needs no configuration", scripts_run_needs_no_configuration)
     pages = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
     if ROOT / "README.md" not in pages:
         report.skip("README.md", "there is none yet")

@@ -10,6 +10,7 @@ use hotset::session::{
     PayloadChange, Role, TaskId, TaskPatch, TaskPut, TaskStatus, Timestamp,
 };
 use hotset::storage::{Machine, RecordBody};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -170,8 +171,15 @@ fn golden(file: &str) -> PathBuf {
 
 /// The file holds the bodies as lines of hexadecimal digits, each after a word and a space.
 fn compare(file: &str, bodies: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
-    let hex = |body: &[u8]| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let now: String = bodies.iter().map(|(word, body)| format!("{word} {}\n", hex(body))).collect();
+    let mut now = String::new();
+    for (word, body) in bodies {
+        now += word;
+        now += " ";
+        for byte in body {
+            write!(now, "{byte:02x}").expect("a String takes it");
+        }
+        now += "\n";
+    }
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(golden(file), &now).expect("the file is written");
     }

@@ -155,7 +155,7 @@ fn played(script: &str) -> String {
         out += "\n";
         if !line.is_empty() && !line.starts_with("# ") {
             for answer in stage.run(line) {
-                out += &format!("  {answer}\n");
+                out.extend(["  ", &answer, "\n"]);
             }
         }
     }

@@ -68,7 +68,7 @@ fn sha256(data: &[u8]) -> [u8; 32] {
     let constants: [u32; 64] = std::array::from_fn(|n| fraction_bits(PRIMES[n], 3));
     let mut tail = data[data.len() / 64 * 64..].to_vec();
     tail.push(0x80);
-    tail.resize(tail.len().next_multiple_of(64) + if tail.len() % 64 > 56 { 64 } else { 0 }, 0);
+    tail.resize((tail.len() + 8).next_multiple_of(64), 0);
     let length_at = tail.len() - 8;
     tail[length_at..].copy_from_slice(&(data.len() as u64 * 8).to_be_bytes());
     for block in data.chunks_exact(64).chain(tail.chunks_exact(64)) {
@@ -138,6 +138,11 @@ mod tests {
         assert_eq!(hex(&sha256(b"abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         let two_blocks = b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
         assert_eq!(hex(&sha256(two_blocks)), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+        let no_room_for_the_length = [b'a'; 63];
+        assert_eq!(
+            hex(&sha256(&no_room_for_the_length)),
+            "7d3e74a05d7db15bce4ad9ec0658ea98e3f06eeecf16b4c6fff2da457ddc2f34"
+        );
         let long = vec![b'a'; 1_000_000];
         assert_eq!(hex(&sha256(&long)), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     }

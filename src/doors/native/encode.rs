@@ -13,12 +13,12 @@ use serde::Serialize;
 use std::sync::Arc;
 
 /// Encodes events as JSON text frames.
-pub(super) fn events_json(events: &[Arc<Event>]) -> Frames {
+pub fn events_json(events: &[Arc<Event>]) -> Frames {
     events_in(Format::Json, events)
 }
 
 /// Encodes events as binary frames.
-pub(super) fn events_binary(events: &[Arc<Event>]) -> Frames {
+pub fn events_binary(events: &[Arc<Event>]) -> Frames {
     events_in(Format::Binary, events)
 }
 

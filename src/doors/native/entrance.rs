@@ -220,7 +220,7 @@ impl NativeDoor {
             Err(_) => return Err(refused(CloseReason::NoHello, "no_hello", "no hello within 10 seconds")),
         };
         let role = self.admit(&hello, peer)?;
-        let handle = self.open(session)?;
+        let handle = self.open(session).await?;
         let name = MemberName::new(&hello.name)
             .map_err(|error| refused(CloseReason::NotWelcome, "invalid", format!("name {error}")))?;
         let client = hello.client.as_deref().and_then(hex_id).unwrap_or_else(random::u128);
@@ -258,13 +258,13 @@ impl NativeDoor {
         }
     }
 
-    fn open(&self, session: &str) -> Result<SessionHandle, Option<Refused>> {
+    async fn open(&self, session: &str) -> Result<SessionHandle, Option<Refused>> {
         let unknown = |why: String| refused(CloseReason::Denied, "denied", why);
         let name = SessionName::new(session).map_err(|_| unknown(Denied::Wrong.to_string()))?;
         let create = self.settings.borrow().create_sessions;
-        self.directory.open(&name, create).map_err(|error| match error {
+        self.directory.open(&name, create).await.map_err(|error| match error {
             crate::live::OpenRefused::NoSuchSession => unknown(Denied::Wrong.to_string()),
-            crate::live::OpenRefused::TooMany(_) => unknown(error.to_string()),
+            crate::live::OpenRefused::TooMany(_) | crate::live::OpenRefused::Failed(_) => unknown(error.to_string()),
         })
     }
 }

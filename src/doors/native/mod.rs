@@ -11,6 +11,7 @@ mod state_parts;
 mod stream;
 mod translate;
 
+pub use encode::{events_binary, events_json};
 pub use entrance::{NativeDoor, NativeSettings, Peer};
 pub use stream::InFlight;
 

@@ -44,6 +44,7 @@ impl Deciding<'_> {
         let bounds = Bounds::new(self.limits.metadata_bytes, self.limits.json_depth);
         within("bytes of member metadata", metadata.len() as u64, self.limits.metadata_bytes)?;
         json::valid_object(metadata, bounds.depth).map_err(|error| invalid("metadata", error.to_string()))?;
+        self.work((member.metadata.len() + metadata.len()) as u64)?;
         match json::merge(&member.metadata, metadata, &bounds) {
             Ok(_) => Ok(Change::MemberSet { metadata: metadata.clone() }),
             Err(JsonError::TooLarge { .. }) => {

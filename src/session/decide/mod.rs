@@ -5,9 +5,10 @@ mod members;
 mod nodes;
 mod tasks;
 
-use super::limits::STORED_EVENT_BYTES;
+use super::limits::{EDIT_WORK, STORED_EVENT_BYTES};
 use super::tasks::Stamp;
 use super::{Author, Change, Command, Event, Limits, OpKey, Operation, Rejection, Role, Session, Timestamp};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ struct Deciding<'a> {
     seq: u64,
     /// The operation's place in a batch, from 0; `None` if it is the only one.
     place: Option<usize>,
+    /// What the whole edit has worked so far.
+    work: &'a Cell<u64>,
 }
 
 impl Session {
@@ -48,7 +51,8 @@ impl Session {
         at: Timestamp,
         limits: &Limits,
     ) -> Result<Decision, Rejection> {
-        let deciding = Deciding { session: self, author, limits, seq: self.seq + 1, place: None };
+        let work = Cell::new(0);
+        let deciding = Deciding { session: self, author, limits, seq: self.seq + 1, place: None, work: &work };
         let (op, changes) = match command {
             Command::Join { client } => (None, deciding.join(*client)?),
             Command::Leave => (None, deciding.leave()?),
@@ -142,6 +146,12 @@ impl Deciding<'_> {
         Ok(vec![Change::Restored { source: Arc::clone(source) }])
     }
 
+    /// Counts work before it is done.
+    fn work(&self, amount: u64) -> Result<(), Rejection> {
+        self.work.set(self.work.get().saturating_add(amount));
+        within("work of one edit", self.work.get(), EDIT_WORK)
+    }
+
     fn forbidden(&self) -> Rejection {
         Rejection::Forbidden { role: self.author.role.as_str() }
     }
@@ -194,5 +204,124 @@ fn expect_revision(expected: Option<u64>, current: u64) -> Result<(), Rejection>
     match expected {
         Some(expected) if expected != current => Err(Rejection::RevisionConflict { current }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{MemberName, NodeId, NodePatch, NodePut, Payload, PayloadChange};
+    use bytes::Bytes;
+
+    fn daemon() -> Author {
+        Author { name: MemberName::daemon(), role: Role::Admin }
+    }
+
+    fn edit(operations: Vec<Operation>) -> Command {
+        Command::Edit { op: None, operations }
+    }
+
+    fn decided(session: &Session, operations: Vec<Operation>) -> Result<Event, Rejection> {
+        match session.decide(&edit(operations), &daemon(), Timestamp(1), &Limits::default())? {
+            Decision::New(event) => Ok(event),
+            Decision::Repeat { seq } => panic!("nothing was numbered, but it repeats {seq}"),
+        }
+    }
+
+    fn node_id(id: &str) -> NodeId {
+        NodeId::new(id).expect("an id")
+    }
+
+    fn put(id: &str, payload: Payload) -> Operation {
+        Operation::NodePut(NodePut {
+            id: node_id(id),
+            kind: "thing".into(),
+            name: "".into(),
+            parent: None,
+            order: None,
+            dependencies: Vec::new(),
+            payload,
+            if_revision: None,
+        })
+    }
+
+    fn merge(id: &str) -> Operation {
+        let payload = Some(PayloadChange::Merge(Bytes::from_static(b"{\"a\":1}")));
+        Operation::NodePatch {
+            id: node_id(id),
+            patch: NodePatch { payload, ..NodePatch::default() },
+            if_revision: None,
+        }
+    }
+
+    #[test]
+    fn one_batch_cannot_patch_large_payloads_for_minutes() {
+        let mut session = Session::new();
+        let large = format!("{{\"text\":\"{}\"}}", "x".repeat(14 << 20));
+        session.evolve(&decided(&session, vec![put("n", Payload::Json(large.into()))]).expect("it fits"));
+        assert!(decided(&session, vec![merge("n")]).is_ok());
+        let refused = decided(&session, vec![merge("n"); 5]);
+        assert_eq!(refused, Err(Rejection::LimitExceeded { what: "work of one edit", limit: EDIT_WORK }));
+    }
+
+    #[test]
+    fn an_event_that_could_not_be_stored_is_refused() {
+        let half = Payload::Bytes { media_type: "x".into(), data: Bytes::from(vec![0; 40 << 20]) };
+        let session = Session::new();
+        assert!(decided(&session, vec![put("a", half.clone())]).is_ok());
+        let refused = decided(&session, vec![put("a", half.clone()), put("b", half)]);
+        assert_eq!(
+            refused,
+            Err(Rejection::LimitExceeded { what: "bytes of one edit", limit: STORED_EVENT_BYTES as u64 })
+        );
+    }
+
+    #[test]
+    fn a_stored_patch_that_does_not_apply_changes_nothing() {
+        let mut session = Session::new();
+        session.evolve(&decided(&session, vec![put("n", Payload::null())]).expect("it fits"));
+        let before = session.node(&node_id("n")).expect("it was put").payload.clone();
+        for change in [
+            PayloadChange::Patch(Bytes::from_static(b"[{\"op\":\"remove\",\"path\":\"/a\"}]")),
+            PayloadChange::Merge(Bytes::from_static(b"{")),
+        ] {
+            let patch = NodePatch { payload: Some(change), ..NodePatch::default() };
+            let changes = vec![Change::NodePatched { id: node_id("n"), patch }];
+            let seq = session.seq() + 1;
+            session.evolve(&Event { seq, at: Timestamp(1), author: MemberName::daemon(), op: None, changes });
+            assert_eq!(session.node(&node_id("n")).expect("it is still there").payload, before);
+        }
+    }
+
+    #[test]
+    fn events_of_a_foreign_log_cannot_hang_the_session() {
+        let mut session = Session::new();
+        let below = |id: &str, parent: &str| {
+            let Operation::NodePut(put) = put(id, Payload::null()) else { panic!("it is a put") };
+            Change::NodePut(NodePut { parent: Some(node_id(parent)), ..put })
+        };
+        let changes = vec![below("a", "b"), below("b", "a"), below("c", "nowhere")];
+        session.evolve(&Event { seq: 1, at: Timestamp(1), author: MemberName::daemon(), op: None, changes });
+        let remove = Operation::NodeRemove { id: node_id("a"), recursive: true, if_revision: None };
+        session.evolve(&decided(&session, vec![remove]).expect("it ends"));
+        let gone = Change::NodesRemoved { ids: vec![node_id("c"), node_id("nothing")] };
+        let author = MemberName::daemon();
+        session.evolve(&Event { seq: 3, at: Timestamp(1), author, op: None, changes: vec![gone] });
+        assert_eq!(session.totals(), super::super::Totals::default());
+    }
+
+    #[test]
+    fn parts_of_the_state_can_be_gone_through_from_anywhere() {
+        let mut session = Session::new();
+        let puts = ["a", "b", "c"].map(|id| put(id, Payload::null())).to_vec();
+        session.evolve(&decided(&session, puts).expect("it fits"));
+        let after = |id: Option<&str>| {
+            let id = id.map(node_id);
+            session.nodes_after(id.as_ref()).map(|node| node.id.to_string()).collect::<String>()
+        };
+        assert_eq!(
+            (after(None), after(Some("a")), after(Some("aa")), after(Some("c"))),
+            ("abc".into(), "bc".into(), "bc".into(), String::new())
+        );
     }
 }

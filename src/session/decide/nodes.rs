@@ -2,7 +2,7 @@
 
 use super::{Deciding, expect_revision, invalid, text, within};
 use crate::formats::json::{self, Bounds, JsonError};
-use crate::session::limits::{LOCKS_PER_MEMBER, STORED_NODE_BYTES};
+use crate::session::limits::{LOCKS_PER_MEMBER, NODE_WORK, STORED_NODE_BYTES};
 use crate::session::scene::{Node, content_bytes};
 use crate::session::{Change, NodeId, NodePatch, NodePut, Payload, PayloadChange, Rejection, Role};
 use std::collections::BTreeSet;
@@ -75,6 +75,7 @@ impl Deciding<'_> {
             return Err(Rejection::HasChildren(id.clone()));
         }
         let ids = self.session.scene.subtree(&node.id);
+        self.work(NODE_WORK * ids.len() as u64)?;
         // Only others' locks matter, and usually there are few: look at them only if there are any at all.
         if !self.session.scene.locked.is_empty() {
             for node in ids.iter().filter_map(|id| self.session.node(id)) {
@@ -146,6 +147,9 @@ impl Deciding<'_> {
 
     fn changed_payload(&self, node: &Node, change: &PayloadChange) -> Result<Payload, Rejection> {
         let bounds = Bounds::new(self.limits.payload_bytes, self.limits.json_depth);
+        if let PayloadChange::Merge(patch) | PayloadChange::Patch(patch) = change {
+            self.work((node.payload.len() + patch.len()) as u64)?;
+        }
         let result = match (change, &node.payload) {
             (PayloadChange::Replace(payload), _) => return self.check_payload(payload).map(|()| payload.clone()),
             (_, Payload::Bytes { .. }) => return Err(Rejection::NotJson(node.id.clone())),
@@ -192,26 +196,32 @@ impl Deciding<'_> {
             next = node.parent.as_ref();
         }
         let deeper = old.is_some_and(|old| depth > self.depth(old));
-        if deeper { within("nodes above a node", depth + self.height(id), self.limits.depth) } else { Ok(()) }
+        if deeper { within("nodes above a node", depth + self.height(id)?, self.limits.depth) } else { Ok(()) }
     }
 
     /// How many nodes are above this one.
     fn depth(&self, node: &Node) -> u64 {
-        std::iter::successors(node.parent.as_ref(), |id| self.session.node(id).and_then(|node| node.parent.as_ref()))
-            .zip(1..)
-            .last()
-            .map_or(0, |(_, depth)| depth)
+        let mut depth = 0;
+        let mut next = node.parent.as_ref();
+        while let Some(node) = next.and_then(|id| self.session.node(id))
+            && depth <= self.limits.depth
+        {
+            depth += 1;
+            next = node.parent.as_ref();
+        }
+        depth
     }
 
     /// How many levels of nodes are below this one. Looks at all of them: needed only when they move further down.
-    fn height(&self, id: &NodeId) -> u64 {
+    fn height(&self, id: &NodeId) -> Result<u64, Rejection> {
         let mut level: Vec<&NodeId> = self.session.children(id).collect();
         let mut height = 0;
-        while !level.is_empty() {
+        while !level.is_empty() && height <= self.limits.depth {
+            self.work(NODE_WORK * level.len() as u64)?;
             height += 1;
             level = level.into_iter().flat_map(|id| self.session.children(id)).collect();
         }
-        height
+        Ok(height)
     }
 }
 

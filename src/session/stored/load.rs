@@ -100,6 +100,9 @@ impl Loading {
         if MetaV1::from(&session) != meta || session.chat.ids.len() as u64 != meta.messages {
             return Err(bad("the counts do not fit what was loaded"));
         }
+        if session.members.online.len() + session.members.offline.len() != session.members.by_name.len() {
+            return Err(bad("a member is there twice"));
+        }
         if session.applied.silent.len() != session.applied.clients.len() {
             return Err(bad("two clients share a seq"));
         }

@@ -47,11 +47,11 @@ impl<'a> Fields<'a> {
         SessionName::new(name).ok()
     }
 
-    /// One byte that says whether a value follows.
-    pub(super) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+    /// One byte that says whether a value follows; then the value is read into `slot`.
+    pub(super) fn option<T>(&mut self, slot: &mut Option<T>, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<()> {
         match self.u8()? {
-            0 => Some(None),
-            1 => read(self).map(Some),
+            0 => Some(()),
+            1 => read(self).map(|value| *slot = Some(value)),
             _other => None,
         }
     }

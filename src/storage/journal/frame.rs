@@ -183,6 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_claims_too_much_is_not_one() {
+        let seed = Seed::new(Lineage(7), 1, 1);
+        let header = FrameHeader::new(seed, Kind::Batch, 3, 2, b"");
+        for (payload_len, ok) in [(PAYLOAD_MAX, true), (PAYLOAD_MAX + 1, false), (u32::MAX, false)] {
+            let bytes = FrameHeader { payload_len, ..header }.encode(seed);
+            assert_eq!(FrameHeader::decode(&bytes, seed).is_some(), ok);
+        }
+    }
+
+    #[test]
     fn frames_of_another_server_start_or_segment_are_not_taken() {
         let seed = Seed::new(Lineage(7), 1, 1);
         let bytes = FrameHeader::new(seed, Kind::Batch, 3, 2, b"payload").encode(seed);

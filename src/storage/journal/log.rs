@@ -108,7 +108,7 @@ impl Log {
         };
         for frame in start.tail {
             let effect = Effect::of(frame.kind, frame.batch_no, &frame.payload).unwrap_or(Effect::Nothing);
-            log.stage(frame.kind, frame.flags, frame.count, frame.payload, effect);
+            log.stage(frame.kind, frame.flags, frame.count, frame.payload, effect); // durability: J27
         }
         log.prepare_directory()?;
         // The old tail counts until the whole of it stands in the new segment, so it must go there in one piece.
@@ -180,7 +180,7 @@ impl Log {
                 self.begin_segment(0, done)?;
             } else if let Err(failure) = self.append(fitting, done) {
                 tracing::error!("A journal segment has failed and is given up: {}", failure.to_trouble().message);
-                self.open = None;
+                self.open = None; // durability: J1
             }
         }
         Ok(())
@@ -361,15 +361,13 @@ impl Log {
 
     /// Protects the last batch with a seal, or with a close. Everything must be durable.
     pub(super) fn seal(&mut self, kind: Kind) -> Result<(), Failure> {
-        match self.write_seal(kind) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => {
-                // The header of a new segment makes the same promise.
-                self.open = None;
-                self.begin_segment(0, &mut |_| {})?;
-                if kind == Kind::Close { self.write_seal(kind).map(drop) } else { Ok(()) }
-            }
+        if matches!(self.write_seal(kind), Ok(true)) {
+            return Ok(());
         }
+        // The header of a new segment makes the same promise.
+        self.open = None; // durability: J24
+        self.begin_segment(0, &mut |_| {})?;
+        if kind == Kind::Close { self.write_seal(kind).map(drop) } else { Ok(()) }
     }
 
     /// `false` if there is no segment to write to.

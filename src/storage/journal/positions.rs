@@ -143,15 +143,13 @@ impl Positions {
 }
 
 fn read_session(fields: &mut Fields<'_>) -> Option<SessionPosition> {
-    let mut position = SessionPosition {
-        branch: fields.option(|fields| fields.u128().map(Branch))?,
-        seq: fields.u64()?,
-        published: fields.option(Published::read)?,
-        branched: fields.option(|fields| {
-            Some(Branched { parent: Branch(fields.u128()?), snapshot: fields.u128()?, first_seq: fields.u64()? })
-        })?,
-        runs: Vec::new(),
-    };
+    let mut position = SessionPosition::default();
+    fields.option(&mut position.branch, |fields| fields.u128().map(Branch))?;
+    position.seq = fields.u64()?;
+    fields.option(&mut position.published, Published::read)?;
+    fields.option(&mut position.branched, |fields| {
+        Some(Branched { parent: Branch(fields.u128()?), snapshot: fields.u128()?, first_seq: fields.u64()? })
+    })?;
     for _ in 0..fields.u32()? {
         let run = Run(fields.u128()?);
         position.runs.push((run, fields.u64()?));

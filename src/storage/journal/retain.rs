@@ -1,6 +1,7 @@
 //! Retention: deletes the oldest segments when neither recovery nor history needs them any more.
 
 use super::DIRECTORY;
+use super::log::KeptSegments;
 use super::segment::{doomed_path, segment_path};
 use super::start::KeptSegment;
 use super::writer::Writer;
@@ -13,7 +14,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 /// How long records are kept for history, unless there are too many: 24 hours.
-pub const HISTORY: Duration = Duration::from_secs(24 * 60 * 60);
+pub const HISTORY: Duration = Duration::from_hours(24);
 /// Most bytes of segments that are kept for history only: 2 GiB.
 pub const HISTORY_BYTES: u64 = 2 << 30;
 
@@ -79,18 +80,23 @@ impl Writer {
     /// Deletes the oldest segments that are no longer needed. Runs on the caller's thread and takes its time. An error
     /// leaves the journal whole.
     pub fn retain(&self, retention: &Retention) -> io::Result<Retained> {
-        let kept = || self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let doomed: Vec<u64> = {
-            let kept = kept();
-            kept.iter().take(retention.deletable(&kept)).map(|segment| segment.number).collect()
-        };
-        for number in &doomed {
-            delete(&*self.shared.vfs, *number, || kept().retain(|segment| segment.number != *number))?;
-        }
-        let kept = kept();
-        let bytes = kept.iter().map(|segment| segment.bytes).sum();
-        Ok(Retained { deleted: doomed.len(), segments: kept.len(), bytes })
+        retain_in(&*self.shared.vfs, &self.shared.kept, retention)
     }
+}
+
+/// As [`Writer::retain`], of the segments in `kept`.
+pub(super) fn retain_in(vfs: &dyn Vfs, kept: &KeptSegments, retention: &Retention) -> io::Result<Retained> {
+    let lock = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let doomed: Vec<u64> = {
+        let kept = lock();
+        kept.iter().take(retention.deletable(&kept)).map(|segment| segment.number).collect()
+    };
+    for number in &doomed {
+        delete(vfs, *number, || lock().retain(|segment| segment.number != *number))?;
+    }
+    let kept = lock();
+    let bytes = kept.iter().map(|segment| segment.bytes).sum();
+    Ok(Retained { deleted: doomed.len(), segments: kept.len(), bytes })
 }
 
 fn delete(vfs: &dyn Vfs, number: u64, gone: impl FnOnce()) -> io::Result<()> {

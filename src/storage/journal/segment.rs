@@ -18,6 +18,7 @@ pub(super) const SPARE: &str = "spare.next";
 /// Ends the name of a segment that is being deleted.
 pub(super) const DOOMED: &str = "old";
 
+const HEADER_LEN: u16 = 128;
 const MAGIC: [u8; 8] = *b"HSJSEG1\0";
 const VERSION: u16 = 1;
 /// Bytes of position that go into one frame.
@@ -79,7 +80,7 @@ impl SegmentHeader {
         let mut out = Vec::with_capacity(SEGMENT_HEADER);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&(SEGMENT_HEADER as u16).to_le_bytes());
+        out.extend_from_slice(&HEADER_LEN.to_le_bytes());
         out.extend_from_slice(&[0; 12]);
         out.extend_from_slice(&self.lineage.0.to_le_bytes());
         for field in [self.epoch, self.number, self.first_batch, self.previous] {
@@ -112,7 +113,7 @@ impl SegmentHeader {
         let incompat = fields.u32()?;
         let _compat = fields.u32()?;
         let _reserved = fields.u32()?;
-        if version != VERSION || usize::from(header_len) != SEGMENT_HEADER || incompat != 0 {
+        if version != VERSION || header_len != HEADER_LEN || incompat != 0 {
             let what = format!("segment format {version} with features {incompat:#x}");
             return Some(Err(HeaderFault::Unsupported(what)));
         }

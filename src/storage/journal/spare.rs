@@ -5,7 +5,7 @@ use crate::storage::vfs::{Open, SharedVfs, VfsFile};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Bytes written between two syncs while zero-filling, so that the journal's own syncs do not wait for all of it.
 const STEP: u64 = 4 << 20;
 
@@ -105,5 +105,5 @@ fn fill(file: &dyn VfsFile, len: u64) -> io::Result<()> {
             file.sync()?;
         }
     }
-    file.sync() // durability: J1
+    file.sync()
 }

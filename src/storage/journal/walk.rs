@@ -222,7 +222,7 @@ impl<'a> Walker<'a> {
             effect,
             segment: place.segment,
         });
-        self.raise(header.durable_upto); // durability: J23
+        self.raise(header.durable_upto);
         Some(())
     }
 
@@ -257,7 +257,7 @@ impl<'a> Walker<'a> {
         let after = self.request.after(&group.session);
         let whole = |blob: BlobRef| {
             let Some(body) = self.blobs.get(&blob.id) else { return false };
-            let matches = crc32c::crc32c(body) == blob.crc; // durability: J24
+            let matches = crc32c::crc32c(body) == blob.crc;
             body.len() as u64 == blob.len && matches
         };
         group.records.iter().filter(|record| record.seq > after).all(|record| match record.body {
@@ -328,7 +328,7 @@ impl<'a> Walker<'a> {
             match reader.at(place)? {
                 Found::Frame(header, _, payload) => {
                     at = place + header.stride();
-                    self.raise(header.durable_upto);
+                    self.raise(header.durable_upto); // durability: J23
                     if header.kind == Kind::Batch {
                         let spans = decode_batch(payload).unwrap_or_default();
                         self.beyond.push((header.batch_no, spans.iter().filter_map(Group::span).collect()));

@@ -5,10 +5,12 @@ use crate::storage::journal::effect::Effect;
 use crate::storage::journal::frame::Kind;
 use crate::storage::journal::log::{Log, Pending};
 use crate::storage::journal::queue::Queue;
-use crate::storage::journal::{Settings, Verdict};
+use crate::storage::journal::retain::retain_in;
+use crate::storage::journal::{Retention, Settings, Verdict};
 use crate::storage::vfs::{Fault, InjectedError, OperationKind, SimDisk, Survival};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What was sent and what was promised, by session.
 #[derive(Default, Clone)]
@@ -298,4 +300,36 @@ fn a_read_error_is_reported_and_decides_nothing() {
         fork.inject(Fault::ReadError(fork.reads() + number));
         assert!(read(&fork, &[]).is_err(), "read {number}");
     }
+}
+
+#[test]
+fn a_crash_while_old_segments_are_deleted_leaves_a_journal_without_holes() {
+    let disk = SimDisk::new();
+    let writer = open(&disk, small(), 1);
+    let ear = Ear::on(&writer, "a");
+    writer.append(&session("a"), BRANCH, (1..=200).map(|seq| record("a", seq, 1000)).collect());
+    ear.wait(|heard| heard.durable == 200);
+    let before = disk.changes();
+    let floors = BTreeMap::from([(session("a"), 200)]);
+    let retention = Retention { floors, history: Duration::ZERO, history_bytes: 0, now_ms: i64::MAX };
+    let mut images = Vec::new();
+    for number in 1.. {
+        let fork = disk.fork();
+        fork.inject(Fault::CrashAfter(before + number));
+        let kept = Arc::new(Mutex::new(writer.shared.kept.lock().unwrap().clone()));
+        let done = retain_in(&fork, &kept, &retention).is_ok();
+        for seed in 0..if long() { 500 } else { 30 } {
+            let image = fork.crash_image(Survival::Seed(seed));
+            let (report, _) = read(&image, &[]).unwrap();
+            assert!(!matches!(report.verdict, Verdict::Corrupt(_)), "{number} {seed} {:?}", report.verdict);
+            let (report, _) = read(&image, &[("a", 200)]).unwrap();
+            assert!(report.missing.is_empty());
+            assert_eq!(report.positions.sessions[&session("a")].seq, 200);
+            images.push(report.segments.len());
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(images.contains(&1) && images.iter().any(|segments| *segments > 2));
 }

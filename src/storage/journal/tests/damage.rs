@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::storage::journal::Verdict;
-use crate::storage::vfs::{Open, SimDisk, Survival, Vfs, read_all};
+use crate::storage::vfs::{Fault, InjectedError, Open, SimDisk, Survival, Vfs, read_all};
 use std::path::{Path, PathBuf};
 
 const DATA_AT: u64 = 12_288;
@@ -158,6 +158,45 @@ fn a_seal_protects_the_last_batch() {
         let (report, _) = read(&image, &[]).unwrap();
         assert_eq!(matches!(report.verdict, Verdict::Corrupt(_)), sealed, "{:?}", report.verdict);
     }
+}
+
+#[test]
+fn later_frames_promise_earlier_ones_without_a_seal() {
+    let disk = SimDisk::new();
+    let writer = open(&disk, small(), 1);
+    let ear = Ear::on(&writer, "a");
+    for seq in 1..=5 {
+        writer.append(&session("a"), BRANCH, vec![record("a", seq, 100)]);
+        ear.wait(|heard| heard.durable == seq);
+    }
+    let image = disk.crash_image(Survival::Nothing);
+    let (report, _) = read(&image, &[]).unwrap();
+    assert_eq!((report.durable_upto, report.applied_upto), (4, 5));
+    image.tamper(&report.segments[0].file, DATA_AT + 500, &[0xaa; 20]);
+    let (report, seen) = read(&image, &[]).unwrap();
+    let Verdict::Corrupt(corruption) = report.verdict else { panic!("{:?}", report.verdict) };
+    assert_eq!(corruption.durable_upto, 4);
+    assert!(seqs(&seen, "a").len() < 4);
+}
+
+#[test]
+fn the_header_of_a_new_segment_promises_what_lies_before_it() {
+    let disk = SimDisk::new();
+    let writer = open(&disk, small(), 1);
+    let ear = Ear::on(&writer, "a");
+    writer.append(&session("a"), BRANCH, vec![record("a", 1, 100)]);
+    ear.wait(|heard| heard.durable == 1);
+    // The seal cannot be written, so a segment is begun in its place.
+    disk.inject(Fault::Error(disk.changes() + 2, InjectedError::Io));
+    writer.seal().unwrap();
+    let image = disk.crash_image(Survival::Nothing);
+    let (report, _) = read(&image, &[]).unwrap();
+    assert_eq!((report.verdict, report.segments.len()), (Verdict::Whole { closed: false }, 2));
+    let file = &report.segments[0].file;
+    let bytes = read_all(&image, file, 1 << 20).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    image.tamper(file, end, &[bytes[usize::try_from(end).unwrap()] ^ 1]);
+    assert!(matches!(read(&image, &[]).unwrap().0.verdict, Verdict::Corrupt(_)));
 }
 
 #[test]

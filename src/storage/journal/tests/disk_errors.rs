@@ -70,7 +70,7 @@ fn a_full_disk_is_told_at_once_and_over_by_itself() {
 #[test]
 fn closing_while_writing_fails_says_so_and_ends() {
     let disk = SimDisk::new();
-    let writer = open(&disk, Settings { probe_every: Duration::from_secs(60), ..small() }, 1);
+    let writer = open(&disk, Settings { probe_every: Duration::from_mins(1), ..small() }, 1);
     let ear = Ear::on(&writer, "a");
     disk.inject(Fault::ErrorsFrom(0, InjectedError::Io));
     writer.append(&session("a"), BRANCH, vec![record("a", 1, 100)]);

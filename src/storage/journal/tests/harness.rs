@@ -80,13 +80,10 @@ pub(super) fn seqs(seen: &Seen, name: &str) -> Vec<u64> {
 /// Where the writer begins on this disk, as recovery finds it.
 pub(super) fn start(disk: &SimDisk) -> Start {
     let (report, _) = read(disk, &[]).unwrap();
-    match report.start {
-        Some(start) => start,
-        None => {
-            assert!(report.segments.is_empty(), "{:?}", report.verdict);
-            Start::fresh(LINEAGE, report.positions)
-        }
-    }
+    report.start.unwrap_or_else(|| {
+        assert!(report.segments.is_empty(), "{:?}", report.verdict);
+        Start::fresh(LINEAGE, report.positions)
+    })
 }
 
 pub(super) fn open(disk: &SimDisk, settings: Settings, epoch: u64) -> Writer {

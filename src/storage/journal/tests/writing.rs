@@ -174,7 +174,7 @@ fn old_segments_go_when_snapshots_and_history_allow_it() {
     let (before, _) = read(&disk, &[]).unwrap();
     let floors = |seq| BTreeMap::from([(session("a"), seq)]);
     let now_ms = before.segments.last().unwrap().created_ms;
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let retain = |seq, history, history_bytes, now_ms| {
         writer.retain(&Retention { floors: floors(seq), history, history_bytes, now_ms }).unwrap()
     };
