@@ -3,20 +3,20 @@
 
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::config::{Loaded, Settings};
+use crate::config::Loaded;
 use crate::live::machine::SessionMachine;
 use crate::live::{export as write_export, seed};
-use crate::ops::{clock, random};
-use crate::server::{older_chat, read_import};
+use crate::ops::clock;
+use crate::server::{older_chat, open_options, read_import};
 use crate::session::{Session, SessionName, Timestamp};
 use crate::storage::fsck::{BackupInfo, Condition, fsck as check_directory, list_backups as list, verify_backup};
 use crate::storage::inspect::{View, view};
-use crate::storage::recovery::{OpenOptions, Opened, OpenedSession, Outcome, open};
+use crate::storage::recovery::{Opened, OpenedSession, Outcome, open};
 use crate::storage::restore::{Loss, RestoreError, Source, accept_loss, assess_loss, restore as put_back};
 use crate::storage::snapshot::{self, SnapshotError};
 use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::{RealVfs, SharedVfs};
-use crate::storage::{Run, SaveJob, Store};
+use crate::storage::{SaveJob, Store};
 use serde_json::{Value, json};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -34,14 +34,6 @@ fn directory(loaded: &Loaded) -> Result<SharedVfs, Failure> {
         return Ok(Arc::new(RealVfs::new(path.clone())));
     }
     Err(Failure::new(Exit::Data, format!("there is no data directory {}", path.display())))
-}
-
-fn options(settings: &Settings) -> OpenOptions {
-    let mut options = OpenOptions::new(Timestamp(clock::now_ms()), Run(random::u128()));
-    options.max_backups = usize::try_from(settings.saving.max_backups).unwrap_or(usize::MAX);
-    options.history = settings.saving.history;
-    options.history_cap = settings.saving.history_cap;
-    options
 }
 
 /// `hotset backups list`. Works beside the daemon.
@@ -129,10 +121,10 @@ pub(super) fn restore(
     if dry_run {
         return try_restore(&vfs, session, &source, as_json);
     }
-    let opened = put_back::<SessionMachine>(&vfs, session, &source, &options(&loaded.settings))?;
+    let opened = put_back::<SessionMachine>(&vfs, session, &source, &open_options(&loaded.settings))?;
     let outcome = opened.sessions.iter().find(|opened| opened.name == *session);
     let result = outcome.map(|outcome| summary(outcome, from)).unwrap_or_default();
-    close(opened)?;
+    close(&opened)?;
     output::show(&result, as_json)
 }
 
@@ -144,7 +136,8 @@ fn find_source(vfs: &SharedVfs, session: &SessionName, from: &str) -> Result<Sou
         let newest = newest.ok_or_else(|| Failure::new(Exit::Data, format!("session {session} has no backup")))?;
         return Ok(Source::Backup(newest.file.display().to_string()));
     }
-    let is_named = |backup: &BackupInfo| backup.file == Path::new(from) || backup.file.file_name() == Some(from.as_ref());
+    let is_named =
+        |backup: &BackupInfo| backup.file == Path::new(from) || backup.file.file_name() == Some(from.as_ref());
     if let Some(backup) = backups.iter().find(|backup| is_named(backup)) {
         return Ok(Source::Backup(backup.file.display().to_string()));
     }
@@ -202,16 +195,14 @@ pub(super) fn recover(loaded: &Loaded, token: Option<&str>, as_json: bool) -> Re
             Err(error) => Err(error.into()),
         };
     };
-    let opened = accept_loss::<SessionMachine>(&vfs, token, &options(&loaded.settings))?;
+    let opened = accept_loss::<SessionMachine>(&vfs, token, &open_options(&loaded.settings))?;
     let results: Vec<Value> = opened.sessions.iter().map(|session| summary(session, "what is intact")).collect();
-    close(opened)?;
+    close(&opened)?;
     output::show(&Value::Array(results), as_json)
 }
 
 fn show_loss(loss: &Loss, as_json: bool) -> Result<(), Failure> {
-    let row = |of: &crate::storage::restore::SessionLoss| {
-        json!({ "session": of.session.as_str(), "intact_up_to_seq": of.seq, "lost": of.damage })
-    };
+    let row = |of: &crate::storage::restore::SessionLoss| json!({ "session": of.session.as_str(), "intact_up_to_seq": of.seq, "lost": of.damage });
     let sessions: Vec<Value> = loss.sessions.iter().map(row).collect();
     let command = format!("hotset recover --accept-loss {}", loss.token);
     output::show(&json!({ "damaged": true, "to_go_on_without_it": command, "sessions": sessions }), as_json)?;
@@ -224,7 +215,7 @@ pub(super) fn import(loaded: &Loaded, session: &SessionName, file: &Path, as_jso
     let unusable = |why: String| Failure::new(Exit::Data, format!("{}: {why}", file.display()));
     let (steps, source) = read_import(file, limits).map_err(unusable)?;
     crate::config::prepare_data_dir(&loaded.settings.data_dir)?;
-    let opened = open::<SessionMachine>(directory(loaded)?, &options(&loaded.settings))?;
+    let opened = open::<SessionMachine>(directory(loaded)?, &open_options(&loaded.settings))?;
     let state = match opened.sessions.iter().find(|there| there.name == *session).map(|there| &there.outcome) {
         Some(Outcome::Serving { machine, .. }) => machine.session().clone(),
         Some(Outcome::ReadOnly { damage: why, command, .. } | Outcome::Refused { reason: why, command }) => {
@@ -242,7 +233,7 @@ pub(super) fn import(loaded: &Loaded, session: &SessionName, file: &Path, as_jso
     let filled = seed(&*opened.store, session, &state, steps, limits);
     let filled = filled.map_err(|error| Failure::new(Exit::Data, format!("{}: {error}", file.display())))?;
     let saved = save(&opened.store, session, &filled)?;
-    close(opened)?;
+    close(&opened)?;
     let document = json!({ "session": session.as_str(), "imported": file, "source": format!("{source:?}"),
                            "nodes": filled.nodes().count(), "tasks": filled.tasks().count(),
                            "messages": filled.messages().count(), "file": saved });
@@ -267,8 +258,11 @@ fn save(store: &Arc<DirectoryStore>, session: &SessionName, state: &Session) -> 
     }
 }
 
-/// Ends in order, so that the next start finds a closed journal.
-fn close(opened: Opened<SessionMachine>) -> Result<(), Failure> {
+/// Passes on what opening had to say, and ends in order, so that the next start finds a closed journal.
+fn close(opened: &Opened<SessionMachine>) -> Result<(), Failure> {
+    for note in &opened.notes {
+        output::complain(note);
+    }
     let closed = opened.store.close(CLOSE_DEADLINE);
     closed.sealed.map_err(|trouble| Failure::new(Exit::InputOutput, trouble.message))
 }
@@ -277,7 +271,8 @@ fn close(opened: Opened<SessionMachine>) -> Result<(), Failure> {
 pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write) -> Result<(), Failure> {
     let vfs = directory(loaded)?;
     let mut records = Vec::new();
-    let seen = view::<SessionMachine>(&vfs, session, &mut |seq, body| records.extend(older_chat(&[(seq, body.to_vec())])));
+    let seen =
+        view::<SessionMachine>(&vfs, session, &mut |seq, body| records.extend(older_chat(&[(seq, body.to_vec())])));
     let (machine, damage) = match seen? {
         View::State { machine, damage } => (machine, damage),
         View::Unknown => return Err(Failure::new(Exit::Data, format!("there is no session {session}"))),

@@ -133,9 +133,8 @@ fn no_power_cut_during_a_restore_loses_either_side() {
 fn the_restore_command_does_the_same_and_is_atomic() {
     let start = ten_backups(false);
     let name = files(&start, "backups")[2].file_name().unwrap().to_str().unwrap().to_owned();
-    let run = |disk: &SimDisk| {
-        restore::restore::<Toy>(&shared(disk), &default(), &Source::Backup(name.clone()), &options())
-    };
+    let run =
+        |disk: &SimDisk| restore::restore::<Toy>(&shared(disk), &default(), &Source::Backup(name.clone()), &options());
     let probe = start.fork();
     let opened = run(&probe).unwrap();
     let Outcome::Serving { machine, restored } = &opened.sessions[0].outcome else { panic!("not serving") };
@@ -193,11 +192,13 @@ fn a_damaged_or_unknown_backup_is_not_restored_and_nothing_changes() {
 /// As [`ten_backups`], with the last two entries damaged on disk.
 fn damaged() -> SimDisk {
     let disk = ten_backups(true);
-    let segment = files(&disk, "journal").into_iter().rfind(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
+    let segment =
+        files(&disk, "journal").into_iter().rfind(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
     let mut daemon = Daemon::start(&shared(&disk)).unwrap();
     assert!(daemon.say("fourteen") && daemon.say("fifteen"));
     daemon.stop();
-    let newest = files(&disk, "journal").into_iter().rfind(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
+    let newest =
+        files(&disk, "journal").into_iter().rfind(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
     assert_ne!(segment, newest);
     let bytes = read_all(&disk, &newest, 1 << 20).unwrap();
     let at = bytes.windows(8).position(|window| window == b"fourteen").unwrap();
