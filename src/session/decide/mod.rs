@@ -307,7 +307,7 @@ mod tests {
         let gone = Change::NodesRemoved { ids: vec![node_id("c"), node_id("nothing")] };
         let author = MemberName::daemon();
         session.evolve(&Event { seq: 3, at: Timestamp(1), author, op: None, changes: vec![gone] });
-        assert_eq!(session.totals(), super::super::Totals::default());
+        assert_eq!(session.totals(), crate::session::Totals::default());
     }
 
     #[test]
