@@ -29,7 +29,7 @@ const LEGACY_SNAPSHOT: &str = "session_snapshot.pkl";
 const LEGACY_BYTES_MAX: u64 = 2 << 30;
 
 /// How the data directory is to be kept.
-pub(super) fn open_options(settings: &Settings) -> OpenOptions {
+pub(crate) fn open_options(settings: &Settings) -> OpenOptions {
     let mut options = OpenOptions::new(Timestamp(clock::now_ms()), Run(random::u128()));
     options.max_backups = usize::try_from(settings.saving.max_backups).unwrap_or(usize::MAX);
     options.history = settings.saving.history;

@@ -140,7 +140,6 @@ impl Store for DirectoryStore {
         }
     }
 
-
     fn append(&self, session: &SessionName, records: Vec<Record>) {
         if let Some(running) = &self.running {
             running.journaling.append(session, records);

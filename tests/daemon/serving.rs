@@ -1,62 +1,9 @@
 //! The running daemon: its log, its settings while it runs, its end.
 
 use crate::program::{Ended, Place};
+use crate::running::Running;
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
-
-/// How long a line of the log may take to come. Generous, because the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A daemon that is killed when the test is over.
-struct Running {
-    process: Child,
-    lines: Receiver<String>,
-    heard: Vec<String>,
-}
-
-impl Running {
-    fn start(place: &Place, arguments: &[&str]) -> Self {
-        let mut command = place.hotset(&[&["serve"], arguments].concat());
-        command.env("PORT", "0").env("HTTP_PORT", "0").stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let (sender, lines) = channel();
-        let out = BufReader::new(process.stdout.take().unwrap());
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { process, lines, heard: Vec::new() }
-    }
-
-    /// Waits for a line of the log with this in it.
-    fn says(&mut self, part: &str) -> String {
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
-            self.heard.push(line.clone());
-            if line.contains(part) {
-                return line;
-            }
-        }
-        panic!("{part:?} was not said, but {:#?}", self.heard);
-    }
-
-    fn signal(&self, name: &str) {
-        let killed = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
-        assert!(killed.success());
-    }
-
-    fn stop(mut self) -> i32 {
-        self.signal("-TERM");
-        self.process.wait().unwrap().code().expect("it ends by itself")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ended = self.process.kill();
-        let _waited = self.process.wait();
-    }
-}
 
 #[test]
 fn changed_files_are_applied_and_told_while_it_runs() {
@@ -67,10 +14,10 @@ fn changed_files_are_applied_and_told_while_it_runs() {
     // The signal is answered only when the daemon looks after its settings.
     daemon.signal("-HUP");
     daemon.says("Settings read again: nothing changed");
-    place.write(".env", "SAVE_INTERVAL=60\nSAVE_INTERVAL=30\nMAX_NODES=5\nSERVER_PASSWORD=canary\n");
+    place.write(".env", "SAVE_INTERVAL=60\nSAVE_INTERVAL=30\nHISTORY=5h\nSERVER_PASSWORD=canary\n");
     daemon.says("SAVE_INTERVAL: 60 -> 30 (.env:2), applied");
     daemon.says("SERVER_PASSWORD: (not set) -> (hidden) (.env:4), applied");
-    daemon.says("MAX_NODES: 2000000 -> 5 (.env:3), needs a restart");
+    daemon.says("HISTORY: 24h -> 5h (.env:3), needs a restart");
     place.write(".env", "SAVE_INTERVAL=never\n");
     daemon.says("SAVE_INTERVAL is \"never\"");
     assert_eq!(daemon.stop(), 0);

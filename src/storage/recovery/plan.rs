@@ -170,7 +170,7 @@ impl Site<'_> {
 
     fn read_only<M: Machine>(&self, built: Built<M>) -> Plan<M> {
         let damage = built.missing.clone().unwrap_or_default();
-        let command = format!("hotset recover --session {} --accept-loss", self.name);
+        let command = "hotset recover".to_owned();
         Plan::ReadOnly { built, damage, command }
     }
 
