@@ -215,7 +215,7 @@ pub(super) fn import(loaded: &Loaded, session: &SessionName, file: &Path, as_jso
     let unusable = |why: String| Failure::new(Exit::Data, format!("{}: {why}", file.display()));
     let (steps, source) = read_import(file, limits).map_err(unusable)?;
     crate::config::prepare_data_dir(&loaded.settings.data_dir)?;
-    let opened = open::<SessionMachine>(directory(loaded)?, &open_options(&loaded.settings))?;
+    let opened = open::<SessionMachine>(&directory(loaded)?, &open_options(&loaded.settings))?;
     let state = match opened.sessions.iter().find(|there| there.name == *session).map(|there| &there.outcome) {
         Some(Outcome::Serving { machine, .. }) => machine.session().clone(),
         Some(Outcome::ReadOnly { damage: why, command, .. } | Outcome::Refused { reason: why, command }) => {

@@ -9,7 +9,7 @@ use crate::ops::{clock, random};
 use crate::session::{Event, Limits, Session, SessionName, Timestamp};
 use crate::storage::recovery::{OpenOptions, Opened, Outcome, Restored, open};
 use crate::storage::store::DirectoryStore;
-use crate::storage::vfs::RealVfs;
+use crate::storage::vfs::{RealVfs, SharedVfs};
 use crate::storage::{Run, Store};
 use std::fs;
 use std::path::Path;
@@ -40,8 +40,8 @@ pub(crate) fn open_options(settings: &Settings) -> OpenOptions {
 
 /// Opens the data directory.
 pub(super) fn open_directory(settings: &Settings) -> Result<Opened<SessionMachine>, ServeError> {
-    let vfs = Arc::new(RealVfs::new(settings.data_dir.clone()));
-    Ok(open(vfs, &open_options(settings))?)
+    let vfs: SharedVfs = Arc::new(RealVfs::new(settings.data_dir.clone()));
+    Ok(open(&vfs, &open_options(settings))?)
 }
 
 /// What live sessions follow.
