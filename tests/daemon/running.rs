@@ -18,8 +18,13 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(place: &Place, arguments: &[&str]) -> Self {
+        Self::start_with(place, arguments, &[])
+    }
+
+    pub(crate) fn start_with(place: &Place, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = place.hotset(&[&["serve"], arguments].concat());
         command.env("PORT", "0").env("HTTP_PORT", "0").stdout(Stdio::piped());
+        command.envs(environment.iter().copied());
         let mut process = command.spawn().unwrap();
         let (sender, lines) = channel();
         let out = BufReader::new(process.stdout.take().unwrap());

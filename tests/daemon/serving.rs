@@ -4,6 +4,8 @@ use crate::program::{Ended, Place};
 use crate::running::Running;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 #[test]
 fn changed_files_are_applied_and_told_while_it_runs() {
@@ -66,4 +68,32 @@ fn a_data_directory_that_cannot_be_made_ends_with_73_and_names_it() {
     assert_eq!(ended.code, 73, "{ended:?}");
     assert!(ended.err.contains("cannot create the data directory file/data"), "{ended:?}");
     assert!(ended.err.contains("running as uid "), "{ended:?}");
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_reloading_alive_and_stopping() {
+    let place = Place::new();
+    let socket = UnixDatagram::bind(place.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let notify_socket = place.path().join("notify").display().to_string();
+    let environment = [("NOTIFY_SOCKET", notify_socket.as_str()), ("WATCHDOG_USEC", "200000")];
+    let mut daemon = Running::start_with(&place, &[], &environment);
+    let hears = |word: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let len = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{word} was not told: {error}"));
+            let told = String::from_utf8_lossy(&buffer[..len]).into_owned();
+            if told.lines().any(|line| line == word) {
+                return told;
+            }
+        }
+    };
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    daemon.says("Listening on");
+    daemon.signal("-HUP");
+    assert!(hears("RELOADING=1").contains("MONOTONIC_USEC="));
+    hears("READY=1");
+    daemon.signal("-TERM");
+    hears("STOPPING=1");
 }
