@@ -12,7 +12,7 @@ use super::{CloseReason, PENDING_MAX, PRESENCE_BYTES_MAX};
 use crate::formats::json;
 use crate::live::{Closing, Edit, Following, Membership, Note, WireFormat, Work};
 use crate::ops::clock;
-use std::io;
+use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -93,15 +93,27 @@ impl Socket {
         }
     }
 
-    /// Reads on for a moment, so that the goodbye is not destroyed by a reset over unread input.
+    /// Reads on for a moment, so that the goodbye is not destroyed by a reset over unread input. What comes is thrown
+    /// away unparsed: after an error the parser cannot go on.
     async fn linger(&mut self) {
         self.stream.refill();
         let drained = std::future::poll_fn(|context| {
+            let mut unread = [0; 4096];
             loop {
-                match self.poll_message(context) {
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
+                match self.stream.read(&mut unread) {
+                    Ok(0) => return Poll::Ready(()),
+                    Ok(_) => self.stream.settle(),
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(()),
+                    Err(_) if self.stream.take_starved() => {
+                        self.stream.refill();
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Err(_) => match self.stream.poll_readable(context) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(()),
+                        Poll::Pending => return Poll::Pending,
+                    },
                 }
             }
         });

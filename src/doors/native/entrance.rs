@@ -12,7 +12,7 @@ use super::{CloseReason, HELLO_BYTES_MAX, PENDING_MAX};
 use crate::doors::{Authority, Credentials, Denied};
 use crate::live::{Directory, JoinError, Joined, ResumeToken, SessionHandle, Start, Subscriber};
 use crate::ops::{clock, random};
-use crate::session::{ClientId, MemberName, Role, SessionName};
+use crate::session::{ClientId, MemberName, Rejection, Role, SessionName};
 use axum::body::Body;
 use axum::http::header::{
     CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
@@ -223,6 +223,11 @@ impl NativeDoor {
         let handle = self.open(session).await?;
         let name = MemberName::new(&hello.name)
             .map_err(|error| refused(CloseReason::NotWelcome, "invalid", format!("name {error}")))?;
+        // The session lets the daemon itself in under its reserved name; nobody comes in from outside as the daemon.
+        if name.is_reserved() {
+            let taken = Rejection::NameReserved;
+            return Err(refused(CloseReason::NotWelcome, taken.code(), taken.to_string()));
+        }
         let client = hello.client.as_deref().and_then(hex_id).unwrap_or_else(random::u128);
         let subscriber = Subscriber::new(name, role, ClientId(client));
         let token = hello.resume.as_ref().and_then(resume_token);
