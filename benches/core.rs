@@ -8,23 +8,25 @@ use hotset::doors::native::{events_binary, events_json};
 use hotset::live::Frames;
 use hotset::live::machine::{EventRecord, SessionMachine};
 use hotset::session::{
-    Author, ClientId, Command, Decision, Event, Limits, MemberName, NodeId, NodePatch, NodePut, OpKey, Operation,
-    Payload, PayloadChange, Role, Session, SessionName, Timestamp,
+    Author, Change, ClientId, Command, Decision, Event, Limits, MemberName, NodeId, NodePatch, NodePut, OpKey,
+    Operation, Payload, PayloadChange, Role, Session, SessionName, Timestamp,
 };
-use hotset::storage::journal::{Lineage, Settings, Start, Writer};
+use hotset::storage::journal::{Lineage, Positions, Settings, Start, Writer};
 use hotset::storage::vfs::RealVfs;
-use hotset::storage::{Branch, Machine, Record, Sections};
+use hotset::storage::{Branch, Machine, Record, RecordBody as _, Sections};
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Nodes in the scene that everything happens in.
 const NODES: u64 = 10_000;
 /// Bytes of a payload.
 const PAYLOAD: usize = 1_024;
 /// Records that become durable together, as when many clients edit at once.
-const GROUP: u64 = 100;
+const GROUP: usize = 100;
+/// Nodes that are written or read together; counts are multiples of it.
+const NODES_AT_ONCE: u64 = 1_000;
 /// When everything happens.
 const AT: Timestamp = Timestamp(1_795_249_406_416);
 
@@ -62,7 +64,7 @@ fn main() -> ExitCode {
 
 /// Deciding and applying a `node.put` of 1 KB.
 fn put(count: u64) -> io::Result<()> {
-    edit(count, |n| Operation::NodePut(node(n % NODES, n)))
+    edit(count, |n| Operation::NodePut(node(n % NODES)))
 }
 
 /// Deciding and applying a `node.patch` that merges two keys into 1 KB of JSON.
@@ -75,7 +77,7 @@ fn merge(count: u64) -> io::Result<()> {
 }
 
 fn edit(count: u64, operation: impl Fn(u64) -> Operation) -> io::Result<()> {
-    let (mut session, author, limits) = (scene(), author(), Limits::default());
+    let (mut session, author, limits) = (scene(NODES), author(), Limits::default());
     let commands: Vec<Command> = (0..count).map(|n| command(n, operation(n))).collect();
     for command in &commands {
         match session.decide(command, &author, AT, &limits) {
@@ -108,56 +110,55 @@ fn encode(count: u64, encode: fn(&[Arc<Event>]) -> Frames) -> io::Result<()> {
 fn journal_record(count: u64) -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let settings = Settings { seal_after: None, background_spare: false, ..Settings::default() };
-    let start = Start::fresh(Lineage(1), hotset::storage::journal::Positions::default());
+    let start = Start::fresh(Lineage(1), Positions::default());
     let writer = Writer::open(Arc::new(RealVfs::new(folder.path().to_owned())), settings, start, 1);
     let writer = writer.map_err(io::Error::other)?;
     let (session, branch) = (SessionName::default_session(), Branch(1));
-    let records = (1..).zip(events(count));
-    let mut records = records.map(|(seq, event)| Record { seq, body: Arc::new(EventRecord(event)) });
-    loop {
-        let group: Vec<Record> = records.by_ref().take(usize::try_from(GROUP).expect("a hundred")).collect();
-        if group.is_empty() {
-            return writer.close().map_err(|trouble| io::Error::other(trouble.message));
-        }
-        writer.append(&session, branch, group);
+    let body = Arc::new(EventRecord(Arc::clone(&events(1)[0])));
+    for first in (0..count).step_by(GROUP) {
+        let seqs = first + 1..=count.min(first + GROUP as u64);
+        writer.append(&session, branch, seqs.map(|seq| Record { seq, body: body.clone() }).collect());
         writer.seal().map_err(|trouble| io::Error::other(trouble.message))?;
     }
+    writer.close().map_err(|trouble| io::Error::other(trouble.message))
 }
 
-/// Writing one node of 1 KB into a snapshot's sections.
-fn snapshot_node(count: u64) -> io::Result<()> {
-    let machine = SessionMachine::from(scene_of(count));
-    let mut sections = Kept::default();
-    Machine::write_sections(&machine, &mut sections)?;
-    black_box(sections.0.len());
-    // Dropping millions of nodes is the session's end, not the snapshot's cost.
-    std::mem::forget(machine);
-    Ok(())
-}
-
-/// Reading one node of 1 KB from a snapshot's sections.
-fn load_node(count: u64) -> io::Result<()> {
-    let machine = SessionMachine::from(scene_of(count));
-    let mut sections = Kept::default();
-    Machine::write_sections(&machine, &mut sections)?;
-    let mut loaded = SessionMachine::empty();
-    for (tag, schema, body) in &sections.0 {
-        loaded.load_section(*tag, *schema, body).map_err(io::Error::other)?;
-    }
-    loaded.finish_load(Machine::seq(&machine), &Machine::summary(&machine)).map_err(io::Error::other)?;
-    std::mem::forget((machine, loaded));
-    Ok(())
-}
-
-/// Decoding one journal record of 1 KB and applying it.
+/// Encoding, decoding and applying one journal record of 1 KB.
 fn replay_event(count: u64) -> io::Result<()> {
-    use hotset::storage::RecordBody as _;
-    let mut machine = SessionMachine::from(scene());
-    for event in events(count) {
-        let mut body = Vec::new();
-        let seq = event.seq;
-        EventRecord(event).encode(&mut body);
+    let mut machine = SessionMachine::from(scene(NODES));
+    let mut body = Vec::new();
+    for n in 0..count {
+        let (seq, node) = (Machine::seq(&machine) + 1, Change::NodePut(node(n % NODES)));
+        let event = Event { seq, at: AT, author: author().name, op: None, changes: vec![node] };
+        body.clear();
+        EventRecord(Arc::new(event)).encode(&mut body);
         machine.apply(seq, &body).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Writing one node of 1 KB into a snapshot's sections, a thousand at once.
+fn snapshot_node(count: u64) -> io::Result<()> {
+    let machine = SessionMachine::from(scene(NODES_AT_ONCE));
+    for _ in 0..count / NODES_AT_ONCE {
+        Machine::write_sections(&machine, &mut Kept::default())?;
+    }
+    Ok(())
+}
+
+/// Reading one node of 1 KB from a snapshot's sections, a thousand at once.
+fn load_node(count: u64) -> io::Result<()> {
+    let machine = SessionMachine::from(scene(NODES_AT_ONCE));
+    let mut sections = Kept::default();
+    Machine::write_sections(&machine, &mut sections)?;
+    for _ in 0..count / NODES_AT_ONCE {
+        let mut loaded = SessionMachine::empty();
+        for (tag, schema, body) in &sections.0 {
+            loaded.load_section(*tag, *schema, body).map_err(io::Error::other)?;
+        }
+        loaded.finish_load(Machine::seq(&machine), &Machine::summary(&machine)).map_err(io::Error::other)?;
+        // A session that was loaded stays.
+        std::mem::forget(loaded);
     }
     Ok(())
 }
@@ -168,13 +169,16 @@ fn id(number: u64) -> NodeId {
     NodeId::new(format!("node-{number:07}")).expect("a short id")
 }
 
-/// A node with 1 KB of JSON of a few keys; `version` makes it differ from the one before.
-fn node(number: u64, version: u64) -> NodePut {
-    let mut text = format!(r#"{{"x":{version},"visible":true,"material":"Material.001","points":["#);
-    while text.len() + 12 < PAYLOAD {
-        text.push_str("1.250000,");
-    }
-    text.push_str("0.0]}");
+/// A node with 1 KB of JSON of a few keys. All share the same bytes, so that making one costs next to nothing.
+fn node(number: u64) -> NodePut {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
+        let mut text = String::from(r#"{"x":0,"visible":true,"material":"Material.001","points":["#);
+        while text.len() + 12 < PAYLOAD {
+            text.push_str("1.250000,");
+        }
+        text.push_str("0.0]}");
+        Bytes::from(text)
+    });
     NodePut {
         id: id(number),
         kind: "mesh".into(),
@@ -182,7 +186,7 @@ fn node(number: u64, version: u64) -> NodePut {
         parent: None,
         order: None,
         dependencies: Vec::new(),
-        payload: Payload::Json(Bytes::from(text)),
+        payload: Payload::Json(TEXT.clone()),
         if_revision: None,
     }
 }
@@ -195,38 +199,26 @@ fn command(number: u64, operation: Operation) -> Command {
     Command::Edit { op: Some(OpKey { client: ClientId(7), op: number + 1 }), operations: vec![operation] }
 }
 
-fn scene() -> Session {
-    scene_of(NODES)
-}
-
-fn scene_of(nodes: u64) -> Session {
-    use hotset::session::Change;
+/// A session with one member and this many nodes.
+fn scene(nodes: u64) -> Session {
     let mut session = Session::new();
-    let seq = |session: &Session| session.seq() + 1;
     let join = Command::Join { client: ClientId(7) };
     if let Ok(Decision::New(event)) = session.decide(&join, &author(), AT, &Limits::default()) {
         session.evolve(&event);
     }
-    for first in (0..nodes).step_by(1_000) {
-        let changes = (first..nodes.min(first + 1_000)).map(|number| Change::NodePut(node(number, 0))).collect();
-        session.evolve(&Event { seq: seq(&session), at: AT, author: author().name, op: None, changes });
-    }
+    let changes = (0..nodes).map(|number| Change::NodePut(node(number))).collect();
+    session.evolve(&Event { seq: session.seq() + 1, at: AT, author: author().name, op: None, changes });
     session
 }
 
-/// What `count` puts of 1 KB become after the scene.
+/// What puts of 1 KB become after the scene.
 fn events(count: u64) -> Vec<Arc<Event>> {
-    let (author, limits) = (author(), Limits::default());
-    let mut session = scene();
-    let mut decide = |n| {
-        let command = command(n, Operation::NodePut(node(n % NODES, n)));
-        let Ok(Decision::New(event)) = session.decide(&command, &author, AT, &limits) else {
-            unreachable!("every put fits the scene")
-        };
-        session.evolve(&event);
-        Arc::new(event)
+    let (session, author, limits) = (scene(NODES), author(), Limits::default());
+    let decide = |n| match session.decide(&command(n, Operation::NodePut(node(n))), &author, AT, &limits) {
+        Ok(Decision::New(event)) => Arc::new(event),
+        Ok(Decision::Repeat { .. }) | Err(_) => unreachable!("every put fits the scene"),
     };
-    (0..count).map(&mut decide).collect()
+    (0..count).map(decide).collect()
 }
 
 /// Keeps sections in memory.

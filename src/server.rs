@@ -5,7 +5,8 @@ mod keeper;
 mod listener;
 mod startup;
 
-pub(crate) use startup::read_import;
+pub(crate) use keeper::older_chat;
+pub(crate) use startup::{open_options, read_import};
 
 use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, prepare_data_dir};
 use crate::console::{Console, router};
@@ -205,6 +206,8 @@ impl Daemon {
         match reloader.reload() {
             Ok(reload) => {
                 log.set_level(reload.settings.logging.level);
+                self.apply(&reload.settings);
+                self.change_secrets(reloader.in_force());
                 for warning in &reload.warnings {
                     tracing::warn!("{warning}");
                 }
@@ -214,7 +217,6 @@ impl Daemon {
                 for difference in &reload.differences {
                     tracing::info!("Setting changed: {difference}");
                 }
-                self.apply(&reload.settings);
             }
             Err(errors) => tracing::error!("Settings not changed, they are wrong: {errors}"),
         }
@@ -226,6 +228,13 @@ impl Daemon {
         self.native.send_replace(native_settings(settings));
         self.limits.send_replace(connection_limits(settings));
         self.interval.send_replace(settings.saving.interval);
+    }
+
+    fn change_secrets(&self, in_force: &Loaded) {
+        match Access::resolve(in_force) {
+            Ok(access) => self.gatekeeper.change(&access),
+            Err(error) => tracing::error!("Passwords not changed: {error}"),
+        }
     }
 
     async fn save_all(&self) {
@@ -296,6 +305,7 @@ fn native_settings(settings: &Settings) -> NativeSettings {
     let network = &settings.network;
     let most = usize::try_from(settings.sessions.max_sessions).unwrap_or(usize::MAX);
     NativeSettings {
+        hello_within: network.timeout,
         message_bytes: usize::try_from(network.max_message).unwrap_or(usize::MAX),
         ops_per_second: u32::try_from(network.ops_per_second).unwrap_or(u32::MAX),
         ops_burst: u32::try_from(network.ops_burst).unwrap_or(u32::MAX),

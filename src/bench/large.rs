@@ -165,6 +165,7 @@ pub(super) fn save(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
 /// The same load without anything beside it; returns its row and the most memory in use.
 fn quiet_phase(stage: &mut Stage, generator: &mut Generator, args: &BesideArgs) -> io::Result<(Row, u64)> {
     let measured = measure(generator, &mut stage.server, Duration::from_secs_f64(args.seconds))?;
+    generator.drain(Duration::from_secs(10))?;
     let phase = row("load", "quiet", &args.scene);
     let peak = stage.server.memory_kib();
     let row = measured.into_row(stage.with_metrics(phase.with("rss_kib", peak)), generator);

@@ -17,6 +17,9 @@ const START_PATIENCE: Duration = Duration::from_mins(5);
 /// A server that does not end for this long after SIGTERM is killed.
 const STOP_PATIENCE: Duration = Duration::from_mins(1);
 
+/// This very program, also if its file has been replaced since it was started.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// A server that was started by the benchmark; killed when dropped.
 pub(super) struct ServerProcess {
     child: Child,
@@ -30,7 +33,7 @@ impl ServerProcess {
     /// Starts a bare room, pinned to the server's core.
     pub(super) fn start_room() -> io::Result<Self> {
         let port = free_port()?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(THIS_PROGRAM);
         command.args(["bench", "room", &port.to_string()]);
         let mut server = Self::spawn(command.stdout(Stdio::null()), port)?;
         server.wait_until(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())?;
@@ -47,8 +50,9 @@ impl ServerProcess {
     /// Starts the daemon without waiting for anything.
     pub(super) fn launch_daemon(data_dir: &Path) -> io::Result<Self> {
         let port = free_port()?;
-        let mut command = Command::new(std::env::current_exe()?);
-        // An empty directory of its own, so that no `.env` or `config/` of the caller changes what is measured.
+        let mut command = Command::new(THIS_PROGRAM);
+        // Nothing of the caller's environment, and a directory of its own without `.env` and `config/`, so that nothing
+        // but the settings below changes what is measured.
         let folder = data_dir.parent().unwrap_or(data_dir);
         command.arg("serve").current_dir(folder);
         let log_path = folder.join("server.log");
@@ -66,7 +70,7 @@ impl ServerProcess {
             ("MAX_CONNECTIONS_PER_IP", "20000".to_owned()),
             ("CREATE_SESSIONS", "true".to_owned()),
         ];
-        let mut server = Self::spawn(command.envs(settings).stdout(log), port)?;
+        let mut server = Self::spawn(command.env_clear().envs(settings).stdout(log), port)?;
         server.log = log_path;
         Ok(server)
     }

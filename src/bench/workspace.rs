@@ -11,9 +11,9 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// Creates it below `HOTSET_BENCH_DIR`, or else the current directory: `/tmp` may be memory.
+    /// Creates it below `BENCH_DIR`, or else the current directory: `/tmp` may be memory.
     pub(super) fn create() -> io::Result<Self> {
-        let base = std::env::var_os("HOTSET_BENCH_DIR").map_or_else(std::env::current_dir, |dir| Ok(dir.into()))?;
+        let base = std::env::var_os("BENCH_DIR").map_or_else(std::env::current_dir, |dir| Ok(dir.into()))?;
         let folder = base.join(format!(".hotset-bench-{:016x}", random::u128() >> 64));
         fs::create_dir_all(&folder)?;
         Ok(Self { folder })

@@ -2,6 +2,7 @@
 
 mod exit;
 mod http;
+mod offline;
 mod output;
 mod remote;
 mod settings;
@@ -11,6 +12,7 @@ pub use settings::ReferenceForm;
 
 use crate::bench::{self, BenchCommand};
 use crate::config::{KEYS, Loaded, Sources};
+use crate::ops::logging;
 use crate::server;
 use crate::session::SessionName;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -43,9 +45,34 @@ enum Command {
     Status,
     /// Save a session now
     Save(OneSession),
-    /// Make and list backups
+    /// Make, list and verify backups
     #[command(subcommand)]
     Backups(BackupsCommand),
+    /// Put a backup in place of the current state; what was newer is kept (the daemon must be stopped)
+    Restore {
+        /// A backup's name, `latest`, or a file
+        from: String,
+        #[command(flatten)]
+        of: OneSession,
+        /// Only check and show what would be restored
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Go on after damage: shows what is lost, and with the token it prints, accepts that (the daemon must be stopped)
+    Recover {
+        /// The token that confirms what was shown
+        #[arg(long, value_name = "TOKEN")]
+        accept_loss: Option<String>,
+    },
+    /// Fill an empty session from the old server's session_snapshot.pkl or the add-on's .db (the daemon must be stopped)
+    Import {
+        /// The file; nothing in it is executed
+        file: PathBuf,
+        #[command(flatten)]
+        into: OneSession,
+    },
+    /// Check everything in the data directory
+    Fsck,
     /// Write a session out as JSON
     Export {
         #[command(flatten)]
@@ -70,9 +97,22 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum BackupsCommand {
     /// Make a backup of a session now
-    Create(OneSession),
+    Create {
+        #[command(flatten)]
+        of: OneSession,
+        /// Also copy it to this new file, or to standard output (`-`)
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
     /// List a session's backups
     List(OneSession),
+    /// Check every byte of one backup, or of all
+    Verify {
+        /// Its name
+        name: Option<String>,
+        #[command(flatten)]
+        of: OneSession,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -163,6 +203,7 @@ fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
         None | Some(Command::Serve) => Ok(server::run(sources, &loaded)?),
         Some(command) => {
             warn(&loaded);
+            logging::start_for_command().map_err(|error| Failure::new(Exit::Internal, error))?;
             ask(command, &loaded, cli.json)
         }
     }
@@ -173,9 +214,23 @@ fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
         Command::Serve | Command::Bench(_) | Command::Config(ConfigCommand::Reference { .. }) => Ok(()),
         Command::Status => remote::status(loaded, json),
         Command::Save(of) => remote::save(loaded, &of.session, json),
-        Command::Backups(BackupsCommand::Create(of)) => remote::create_backup(loaded, &of.session, json),
-        Command::Backups(BackupsCommand::List(of)) => remote::list_backups(loaded, &of.session, json),
-        Command::Export { session, to } => remote::export(loaded, &session.session, to.as_deref()),
+        Command::Backups(BackupsCommand::Create { of, to }) => {
+            remote::create_backup(loaded, &of.session, to.as_deref(), json)
+        }
+        Command::Backups(BackupsCommand::List(of)) => offline::list_backups(loaded, &of.session, json),
+        Command::Backups(BackupsCommand::Verify { name, of }) => {
+            offline::verify_backups(loaded, &of.session, name.as_deref(), json)
+        }
+        Command::Restore { from, of, dry_run } => offline::restore(loaded, &of.session, &from, dry_run, json),
+        Command::Recover { accept_loss } => offline::recover(loaded, accept_loss.as_deref(), json),
+        Command::Import { file, into } => offline::import(loaded, &into.session, &file, json),
+        Command::Fsck => offline::fsck(loaded, json),
+        Command::Export { session, to } => output::write_out(to.as_deref(), &mut |out| {
+            if remote::export(loaded, &session.session, out)? {
+                return Ok(());
+            }
+            offline::export(loaded, &session.session, out)
+        }),
         Command::Password(PasswordCommand::Show) => settings::show_passwords(loaded, json),
         Command::Config(ConfigCommand::Show) => settings::show(loaded, json),
         Command::Config(ConfigCommand::Check) => settings::check(loaded, json),

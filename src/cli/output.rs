@@ -2,15 +2,54 @@
 
 use super::exit::{Exit, Failure};
 use serde_json::Value;
-use std::io::{self, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
-/// Prints text as it is. A reader that has gone away (`| head`) ends the program quietly.
+/// Prints text as it is.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Done, "")),
-        other => Ok(other?),
+    let mut out = Pipe(io::stdout().lock());
+    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
+}
+
+/// Standard output that takes everything once its reader has gone away (`| head`): that is no failure of ours.
+struct Pipe<W>(W);
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        gone_is_fine(self.0.write(bytes), bytes.len())
     }
+
+    fn flush(&mut self) -> io::Result<()> {
+        gone_is_fine(self.0.flush(), ())
+    }
+}
+
+fn gone_is_fine<T>(result: io::Result<T>, instead: T) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(instead),
+        other => other,
+    }
+}
+
+/// Writes something large: to a new file (for its owner only, whole or not at all), or to standard output (`-` or none).
+pub(super) fn write_out(
+    to: Option<&Path>,
+    write: &mut dyn FnMut(&mut dyn Write) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let Some(path) = to.filter(|path| *path != Path::new("-")) else {
+        return write(&mut Pipe(io::stdout().lock()));
+    };
+    let failed = |exit, error: io::Error| Failure::new(exit, format!("{}: {error}", path.display()));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.map_err(|error| failed(Exit::CannotCreate, error))?;
+    let written = write(&mut file).and_then(|()| file.sync_all().map_err(|error| failed(Exit::InputOutput, error)));
+    if written.is_err() {
+        // What is incomplete must not be taken for an export; the first error says why it is.
+        let _removed = std::fs::remove_file(path);
+    }
+    written
 }
 
 /// Prints a message on standard error, each line marked as ours.

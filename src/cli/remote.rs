@@ -6,9 +6,8 @@ use super::output;
 use crate::config::{Access, Loaded};
 use crate::session::SessionName;
 use serde_json::{Value, json};
-use std::fs::OpenOptions;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io::{self, Read as _, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,28 +28,32 @@ pub(super) fn save(loaded: &Loaded, session: &SessionName, as_json: bool) -> Res
     output::show(&call(loaded, "POST", &format!("/api/v1/sessions/{session}/save"))?, as_json)
 }
 
-/// `hotset backups create`.
-pub(super) fn create_backup(loaded: &Loaded, session: &SessionName, as_json: bool) -> Result<(), Failure> {
-    output::show(&call(loaded, "POST", &format!("/api/v1/sessions/{session}/backups"))?, as_json)
+/// `hotset backups create`; a copy of the file goes to `to`.
+pub(super) fn create_backup(
+    loaded: &Loaded,
+    session: &SessionName,
+    to: Option<&Path>,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let answer = call(loaded, "POST", &format!("/api/v1/sessions/{session}/backups"))?;
+    let Some(to) = to else { return output::show(&answer, as_json) };
+    let name = answer["file"].as_str().unwrap_or_default();
+    let path = loaded.settings.data_dir.join(name);
+    // Once open, the file stays what it is, also when the daemon renames it.
+    let mut file =
+        File::open(&path).map_err(|error| Failure::new(Exit::InputOutput, format!("{}: {error}", path.display())))?;
+    output::write_out(Some(to), &mut |out| Ok(io::copy(&mut file, out).map(drop)?))?;
+    if to == Path::new("-") { Ok(()) } else { output::show(&answer, as_json) }
 }
 
-/// `hotset backups list`.
-pub(super) fn list_backups(loaded: &Loaded, session: &SessionName, as_json: bool) -> Result<(), Failure> {
-    output::show(&call(loaded, "GET", &format!("/api/v1/sessions/{session}/backups"))?, as_json)
-}
-
-/// `hotset export`: to a new file, or to standard output.
-pub(super) fn export(loaded: &Loaded, session: &SessionName, to: Option<&Path>) -> Result<(), Failure> {
-    let mut response = ask(loaded, "GET", &format!("/api/v1/sessions/{session}/export"))?;
-    let Some(path) = to else {
-        let mut out = io::stdout().lock();
-        io::copy(&mut response.body, &mut out)?;
-        return Ok(out.flush()?);
-    };
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.map_err(|error| Failure::new(Exit::CannotCreate, format!("{}: {error}", path.display())))?;
-    let copied = io::copy(&mut response.body, &mut file).and_then(|_| file.sync_all());
-    copied.map_err(|error| Failure::new(Exit::InputOutput, format!("{}: incomplete: {error}", path.display())))
+/// `hotset export` from the running daemon. `false`: no daemon answers, and nothing was written.
+pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write) -> Result<bool, Failure> {
+    let Some(daemon) = daemon(loaded)? else { return Ok(false) };
+    let Ok(answer) = daemon.request("GET", &format!("/api/v1/sessions/{session}/export"), "") else { return Ok(false) };
+    let mut answer = accepted(answer)?;
+    let copied = io::copy(&mut answer.body, out).and_then(|_| out.flush());
+    copied.map_err(|error| Failure::new(Exit::InputOutput, format!("the export broke off: {error}")))?;
+    Ok(true)
 }
 
 /// `hotset healthcheck`: whether the daemon's loops turn.
@@ -73,25 +76,29 @@ fn call(loaded: &Loaded, method: &str, path: &str) -> Result<Value, Failure> {
 
 /// Asks with the admin token; anything but success is a failure.
 fn ask(loaded: &Loaded, method: &str, path: &str) -> Result<Response, Failure> {
-    let data_dir = &loaded.settings.data_dir;
-    let token = Access::admin_token(data_dir)?.ok_or_else(|| {
-        let place = data_dir.join(Access::ADMIN_TOKEN_FILE);
+    let daemon = daemon(loaded)?.ok_or_else(|| {
+        let place = loaded.settings.data_dir.join(Access::ADMIN_TOKEN_FILE);
         Failure::new(Exit::Unavailable, format!("no daemon has run here: there is no {}", place.display()))
     })?;
-    let daemon = Daemon::new(&loaded.settings.network, Some(token), PATIENCE);
-    let answer = daemon.request(method, path, "").map_err(|error| unreachable(&daemon, &error))?;
-    match answer.status {
-        200..300 => Ok(answer),
-        status => {
-            let exit = match status {
-                401 | 403 => Exit::Permission,
-                400 | 404 | 422 => Exit::Data,
-                429 | 503 => Exit::Unavailable,
-                _ => Exit::InputOutput,
-            };
-            Err(Failure::new(exit, format!("the daemon refuses ({status}): {}", reason(&text(answer)?))))
-        }
-    }
+    accepted(daemon.request(method, path, "").map_err(|error| unreachable(&daemon, &error))?)
+}
+
+/// The daemon of this data directory, if one has ever run in it.
+fn daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
+    let token = Access::admin_token(&loaded.settings.data_dir)?;
+    Ok(token.map(|token| Daemon::new(&loaded.settings.network, Some(token), PATIENCE)))
+}
+
+fn accepted(answer: Response) -> Result<Response, Failure> {
+    let exit = match answer.status {
+        200..300 => return Ok(answer),
+        401 | 403 => Exit::Permission,
+        400 | 404 | 422 => Exit::Data,
+        429 | 503 => Exit::Unavailable,
+        _ => Exit::InputOutput,
+    };
+    let status = answer.status;
+    Err(Failure::new(exit, format!("the daemon refuses ({status}): {}", reason(&text(answer)?))))
 }
 
 fn unreachable(daemon: &Daemon, error: &io::Error) -> Failure {

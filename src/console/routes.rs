@@ -29,7 +29,7 @@ pub trait Admins: Send + Sync {
 }
 
 /// A backup as listed.
-pub type BackupJson = serde_json::Value;
+type BackupJson = serde_json::Value;
 
 /// What the console asks of whoever keeps the data directory.
 pub trait Keeper: Send + Sync {

@@ -115,6 +115,12 @@ pub fn start(level: LogLevel, format: LogFormat) -> Result<LogControl, TryInitEr
     Ok(LogControl { filter: handle })
 }
 
+/// Starts logging for a command that is not the daemon: warnings only, as text on standard error. A second call fails.
+pub fn start_for_command() -> Result<(), TryInitError> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).event_format(TextLine { colours: false });
+    tracing_subscriber::registry().with(LogLevel::Warning.targets()).with(lines).try_init()
+}
+
 /// Whether standard output is a terminal whose owner has not declined colours (`NO_COLOR`).
 pub fn colours_wanted() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

@@ -2,8 +2,8 @@
 
 use super::listener::Connections;
 use crate::console::{JournalStatus, Keeper};
-use crate::live::{Directory, Mode};
 use crate::live::machine::decode_event;
+use crate::live::{Directory, Mode};
 use crate::ops::metrics::Metrics;
 use crate::session::{Change, ChatDraft, ChatMessage, SessionName};
 use crate::storage::store::DirectoryStore;

@@ -9,7 +9,7 @@ use crate::ops::{clock, random};
 use crate::session::{Event, Limits, Session, SessionName, Timestamp};
 use crate::storage::recovery::{OpenOptions, Opened, Outcome, Restored, open};
 use crate::storage::store::DirectoryStore;
-use crate::storage::vfs::RealVfs;
+use crate::storage::vfs::{RealVfs, SharedVfs};
 use crate::storage::{Run, Store};
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ const LEGACY_SNAPSHOT: &str = "session_snapshot.pkl";
 const LEGACY_BYTES_MAX: u64 = 2 << 30;
 
 /// How the data directory is to be kept.
-pub(super) fn open_options(settings: &Settings) -> OpenOptions {
+pub(crate) fn open_options(settings: &Settings) -> OpenOptions {
     let mut options = OpenOptions::new(Timestamp(clock::now_ms()), Run(random::u128()));
     options.max_backups = usize::try_from(settings.saving.max_backups).unwrap_or(usize::MAX);
     options.history = settings.saving.history;
@@ -40,8 +40,8 @@ pub(super) fn open_options(settings: &Settings) -> OpenOptions {
 
 /// Opens the data directory.
 pub(super) fn open_directory(settings: &Settings) -> Result<Opened<SessionMachine>, ServeError> {
-    let vfs = Arc::new(RealVfs::new(settings.data_dir.clone()));
-    Ok(open(vfs, &open_options(settings))?)
+    let vfs: SharedVfs = Arc::new(RealVfs::new(settings.data_dir.clone()));
+    Ok(open(&vfs, &open_options(settings))?)
 }
 
 /// What live sessions follow.

@@ -223,7 +223,7 @@ pub(crate) fn rotate(
             Err(SnapshotError::Io(_) | SnapshotError::Unsupported { .. }) => {}
             Err(_) => drop(quarantine(vfs, files, &backup.path, "damaged_backup")?),
             Ok(_) if whole >= keep.max(1) => delete(vfs, &backup.path)?,
-            Ok(_) if trusted.is_whole(vfs, backup) => whole += 1, // durability: S21 (replace by `Ok(_) => whole += 1,`)
+            Ok(_) if trusted.is_whole(vfs, backup) => whole += 1, // durability: S19
             Ok(_) => drop(quarantine(vfs, files, &backup.path, "damaged_backup")?),
         }
     }
@@ -302,7 +302,7 @@ pub(crate) fn copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
             synced = at;
         }
     }
-    target.sync()?; // durability: S22
+    target.sync()?; // durability: S20
     drop(target);
     vfs.rename(&temporary, to)?;
     vfs.sync_dir(to.parent().unwrap_or(Path::new("")))

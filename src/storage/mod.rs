@@ -8,6 +8,7 @@ mod backups;
 pub mod codec;
 mod contract;
 pub mod fsck;
+pub mod inspect;
 pub mod journal;
 mod journaling;
 mod metadata;
@@ -18,6 +19,9 @@ pub mod snapshot;
 mod state_file;
 pub mod store;
 pub mod vfs;
+
+pub use recovery::{OpenError, OpenOptions, Opened, OpenedSession, Outcome, Restored, open};
+pub use store::{Closed, CreateError, DirectoryStore, Status};
 
 pub use contract::{
     BadContent, Branch, Durable, Machine, Record, RecordBody, ResumePoint, Run, SaveJob, SaveOutcome, SaveState, Saved,

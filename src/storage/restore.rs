@@ -231,7 +231,7 @@ fn put_in_place<M: Machine>(
     snapshot::write(vfs, &temporary, &header, machine).map_err(|error| RestoreError::Source { file: target, error })?;
     keep_current(vfs, &files)?;
     vfs.rename(&temporary, &files.live())?;
-    vfs.sync_dir(&files.root)?; // durability: S26
+    vfs.sync_dir(&files.root)?;
     Ok(())
 }
 

@@ -140,11 +140,11 @@ impl Store for DirectoryStore {
         }
     }
 
-
     fn append(&self, session: &SessionName, records: Vec<Record>) {
-        match &self.running {
-            Some(running) => running.journaling.append(session, records),
-            None => tracing::error!(%session, "Events were dropped: nothing may be written"),
+        if let Some(running) = &self.running {
+            running.journaling.append(session, records);
+        } else {
+            tracing::error!(%session, "Events were dropped: nothing may be written");
         }
     }
 

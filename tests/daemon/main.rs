@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod command_line;
+mod data_directory;
 mod program;
+mod running;
 mod serving;
 mod shipped;

@@ -1,62 +1,11 @@
 //! The running daemon: its log, its settings while it runs, its end.
 
 use crate::program::{Ended, Place};
+use crate::running::Running;
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
-
-/// How long a line of the log may take to come. Generous, because the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A daemon that is killed when the test is over.
-struct Running {
-    process: Child,
-    lines: Receiver<String>,
-    heard: Vec<String>,
-}
-
-impl Running {
-    fn start(place: &Place, arguments: &[&str]) -> Self {
-        let mut command = place.hotset(&[&["serve"], arguments].concat());
-        command.env("PORT", "0").env("HTTP_PORT", "0").stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let (sender, lines) = channel();
-        let out = BufReader::new(process.stdout.take().unwrap());
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { process, lines, heard: Vec::new() }
-    }
-
-    /// Waits for a line of the log with this in it.
-    fn says(&mut self, part: &str) -> String {
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
-            self.heard.push(line.clone());
-            if line.contains(part) {
-                return line;
-            }
-        }
-        panic!("{part:?} was not said, but {:#?}", self.heard);
-    }
-
-    fn signal(&self, name: &str) {
-        let killed = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
-        assert!(killed.success());
-    }
-
-    fn stop(mut self) -> i32 {
-        self.signal("-TERM");
-        self.process.wait().unwrap().code().expect("it ends by itself")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ended = self.process.kill();
-        let _waited = self.process.wait();
-    }
-}
 
 #[test]
 fn changed_files_are_applied_and_told_while_it_runs() {
@@ -67,10 +16,10 @@ fn changed_files_are_applied_and_told_while_it_runs() {
     // The signal is answered only when the daemon looks after its settings.
     daemon.signal("-HUP");
     daemon.says("Settings read again: nothing changed");
-    place.write(".env", "SAVE_INTERVAL=60\nSAVE_INTERVAL=30\nMAX_NODES=5\nSERVER_PASSWORD=canary\n");
+    place.write(".env", "SAVE_INTERVAL=60\nSAVE_INTERVAL=30\nHISTORY=5h\nSERVER_PASSWORD=canary\n");
     daemon.says("SAVE_INTERVAL: 60 -> 30 (.env:2), applied");
     daemon.says("SERVER_PASSWORD: (not set) -> (hidden) (.env:4), applied");
-    daemon.says("MAX_NODES: 2000000 -> 5 (.env:3), needs a restart");
+    daemon.says("HISTORY: 24h -> 5h (.env:3), needs a restart");
     place.write(".env", "SAVE_INTERVAL=never\n");
     daemon.says("SAVE_INTERVAL is \"never\"");
     assert_eq!(daemon.stop(), 0);
@@ -119,4 +68,32 @@ fn a_data_directory_that_cannot_be_made_ends_with_73_and_names_it() {
     assert_eq!(ended.code, 73, "{ended:?}");
     assert!(ended.err.contains("cannot create the data directory file/data"), "{ended:?}");
     assert!(ended.err.contains("running as uid "), "{ended:?}");
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_reloading_alive_and_stopping() {
+    let place = Place::new();
+    let socket = UnixDatagram::bind(place.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let notify_socket = place.path().join("notify").display().to_string();
+    let environment = [("NOTIFY_SOCKET", notify_socket.as_str()), ("WATCHDOG_USEC", "200000")];
+    let mut daemon = Running::start_with(&place, &[], &environment);
+    let hears = |word: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let len = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{word} was not told: {error}"));
+            let told = String::from_utf8_lossy(&buffer[..len]).into_owned();
+            if told.lines().any(|line| line == word) {
+                return told;
+            }
+        }
+    };
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    daemon.says("Listening on");
+    daemon.signal("-HUP");
+    assert!(hears("RELOADING=1").contains("MONOTONIC_USEC="));
+    hears("READY=1");
+    daemon.signal("-TERM");
+    hears("STOPPING=1");
 }

@@ -16,12 +16,12 @@ static NOW: AtomicI64 = AtomicI64::new(1_736_695_945_000);
 static RUN: AtomicU64 = AtomicU64::new(1);
 
 /// The next moment.
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp(NOW.fetch_add(1000, Ordering::Relaxed))
 }
 
 /// Small segments, no background work: every run of a script does the same operations.
-pub fn options() -> OpenOptions {
+pub(crate) fn options() -> OpenOptions {
     let mut options = OpenOptions::new(now(), Run(u128::from(RUN.fetch_add(1, Ordering::Relaxed))));
     options.journal.segment_bytes = 128 << 10;
     options.journal.chunk_bytes = 4 << 10;
@@ -35,7 +35,7 @@ pub fn options() -> OpenOptions {
 
 /// Who waits for durability.
 #[derive(Default)]
-pub struct Watch {
+pub(crate) struct Watch {
     state: Mutex<(u64, Option<Trouble>)>,
     moved: Condvar,
 }
@@ -53,29 +53,29 @@ impl Durable for Watch {
 }
 
 /// A session being served.
-pub struct Daemon {
-    pub store: Arc<DirectoryStore>,
-    pub session: SessionName,
-    pub toy: Toy,
-    pub watch: Arc<Watch>,
-    pub restored: Option<Restored>,
-    pub notes: Vec<String>,
+pub(crate) struct Daemon {
+    pub(crate) store: Arc<DirectoryStore>,
+    pub(crate) session: SessionName,
+    pub(crate) toy: Toy,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) restored: Option<Restored>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Daemon {
     /// Opens a directory whose default session can be served.
-    pub fn start(vfs: &SharedVfs) -> Result<Self, OpenError> {
+    pub(crate) fn start(vfs: &SharedVfs) -> Result<Self, OpenError> {
         Self::start_with(vfs, &options())
     }
 
     /// As [`Daemon::start`], with other options.
-    pub fn start_with(vfs: &SharedVfs, options: &OpenOptions) -> Result<Self, OpenError> {
-        let opened = recovery::open::<Toy>(Arc::clone(vfs), options)?;
+    pub(crate) fn start_with(vfs: &SharedVfs, options: &OpenOptions) -> Result<Self, OpenError> {
+        let opened = recovery::open::<Toy>(vfs, options)?;
         Ok(Self::of(opened, &SessionName::default_session()))
     }
 
     /// Serves one session of an opened directory.
-    pub fn of(opened: Opened<Toy>, session: &SessionName) -> Self {
+    pub(crate) fn of(opened: Opened<Toy>, session: &SessionName) -> Self {
         let Opened { sessions, store, notes, .. } = opened;
         let found = sessions.into_iter().find(|found| found.name == *session).expect("the session is there");
         let Outcome::Serving { machine: toy, restored } = found.outcome else {
@@ -87,13 +87,13 @@ impl Daemon {
     }
 
     /// Adds an entry without waiting for it.
-    pub fn send(&mut self, text: &str) {
+    pub(crate) fn send(&mut self, text: &str) {
         let record = self.toy.push(text.as_bytes());
         self.store.append(&self.session, vec![record]);
     }
 
     /// Waits until everything sent is durable. `false`: it cannot be at the moment.
-    pub fn acknowledged(&self) -> bool {
+    pub(crate) fn acknowledged(&self) -> bool {
         let mut state = self.watch.state.lock().unwrap();
         loop {
             if state.0 >= Machine::seq(&self.toy) {
@@ -107,18 +107,18 @@ impl Daemon {
     }
 
     /// Adds an entry and waits for it.
-    pub fn say(&mut self, text: &str) -> bool {
+    pub(crate) fn say(&mut self, text: &str) -> bool {
         self.send(text);
         self.acknowledged()
     }
 
     /// Saves and waits for it.
-    pub fn save(&self, reason: &str) -> SaveOutcome {
+    pub(crate) fn save(&self, reason: &str) -> SaveOutcome {
         self.save_with(reason, false)
     }
 
     /// Saves, perhaps with a backup at once, and waits for it.
-    pub fn save_with(&self, reason: &str, also_backup: bool) -> SaveOutcome {
+    pub(crate) fn save_with(&self, reason: &str, also_backup: bool) -> SaveOutcome {
         let (tell, told) = sync_channel(1);
         self.store.save(SaveJob {
             session: self.session.clone(),
@@ -132,7 +132,7 @@ impl Daemon {
     }
 
     /// Stops in order.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         let closed = self.store.close(Duration::from_secs(30));
         assert!(closed.saves_finished);
     }

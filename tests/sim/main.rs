@@ -2,10 +2,15 @@
 //!
 //! `HOTSET_LONG=1` runs everything exhaustively; without it, a sample that fits a coffee.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+
+mod copies;
 mod daemon;
+mod meddling;
 mod power;
 mod recovery;
 mod restore;
+mod saving;
 mod snapshot_file;
 mod toy;
 

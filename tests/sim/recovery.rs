@@ -13,7 +13,10 @@ const LIVE: &str = "session_snapshot.bin";
 
 fn disk() -> (SimDisk, SharedVfs) {
     let disk = SimDisk::new();
-    (disk.clone(), Arc::new(disk))
+    {
+        let shared = Arc::new(disk.clone());
+        (disk, shared)
+    }
 }
 
 /// Overwrites in place, as `cp` does: the inode stays.
@@ -53,7 +56,7 @@ fn image(vfs: &dyn Vfs) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn outcome(vfs: &SharedVfs) -> Outcome<Toy> {
-    let opened = recovery::open::<Toy>(Arc::clone(vfs), &options()).unwrap();
+    let opened = recovery::open::<Toy>(vfs, &options()).unwrap();
     opened.sessions.into_iter().find(|session| session.name.is_default()).unwrap().outcome
 }
 
@@ -191,7 +194,7 @@ fn a_restore_while_the_daemon_runs_is_not_overwritten() {
     let daemon = Daemon::start(&vfs).unwrap();
     assert_eq!(daemon.toy.texts()[0], "one");
     assert_eq!(daemon.toy.texts().len(), 2);
-    let kept = daemon.restored.clone().unwrap().pre_restore.unwrap();
+    let kept = daemon.restored.unwrap().pre_restore.unwrap();
     let (kept, _) = hotset::storage::snapshot::load::<Toy>(&*vfs, Path::new(&kept)).unwrap();
     assert_eq!(kept.texts().len(), 9);
 }
@@ -261,7 +264,7 @@ fn damaged_acknowledged_events_make_the_session_read_only() {
     cp(&*vfs, &backup, Path::new(LIVE));
     let daemon = Daemon::start(&vfs).unwrap();
     assert_eq!(daemon.toy.texts()[0], "one");
-    let kept = daemon.restored.clone().unwrap().pre_restore.unwrap();
+    let kept = daemon.restored.unwrap().pre_restore.unwrap();
     let (kept, _) = hotset::storage::snapshot::load::<Toy>(&*vfs, Path::new(&kept)).unwrap();
     assert_eq!(kept.texts(), ALL[..4]);
 }
@@ -277,12 +280,12 @@ fn sessions_are_kept_apart() {
     let watch = Arc::new(crate::daemon::Watch::default());
     let store = Arc::clone(&daemon.store);
     hotset::storage::Store::listen(&*store, &other, watch.clone());
-    let mut second = Daemon { session: other.clone(), toy: Toy::default(), watch, ..daemon };
+    let mut second = Daemon { session: other, toy: Toy::default(), watch, ..daemon };
     assert!(second.say("there"));
     assert!(second.save("auto-save").unwrap().published);
     assert!(second.say("everywhere"));
     let after: SharedVfs = Arc::new(sim.crash_image(Survival::Nothing));
-    let opened = recovery::open::<Toy>(Arc::clone(&after), &options()).unwrap();
+    let opened = recovery::open::<Toy>(&after, &options()).unwrap();
     let texts: Vec<_> = opened.sessions.iter().map(|s| s.outcome.machine().unwrap().texts()).collect();
     assert_eq!(texts, [vec!["here"], vec!["there", "everywhere"]]);
     assert!(after.stat(Path::new("sessions/other/session_snapshot.bin")).is_ok());

@@ -1,8 +1,8 @@
 //! Restores and recoveries, and power cuts in the middle of them.
 
 use crate::daemon::{Daemon, options};
+use crate::sampled;
 use crate::toy::Toy;
-use crate::{long, sampled};
 use hotset::session::SessionName;
 use hotset::storage::fsck::{self, Condition};
 use hotset::storage::recovery::{self, Outcome};
@@ -110,7 +110,7 @@ fn no_power_cut_during_a_restore_loses_either_side() {
     let probe = start.fork();
     Daemon::start(&shared(&probe)).unwrap().stop();
     let total = probe.changes() - start.changes();
-    for number in sampled(1..=total, 60) {
+    for number in sampled(1..=total, 30) {
         for fault in [Fault::CrashBefore(start.changes() + number), Fault::CrashAfter(start.changes() + number)] {
             let disk = start.fork();
             disk.inject(fault);
@@ -133,9 +133,8 @@ fn no_power_cut_during_a_restore_loses_either_side() {
 fn the_restore_command_does_the_same_and_is_atomic() {
     let start = ten_backups(false);
     let name = files(&start, "backups")[2].file_name().unwrap().to_str().unwrap().to_owned();
-    let run = |disk: &SimDisk| {
-        restore::restore::<Toy>(&shared(disk), &default(), &Source::Backup(name.clone()), &options())
-    };
+    let run =
+        |disk: &SimDisk| restore::restore::<Toy>(&shared(disk), &default(), &Source::Backup(name.clone()), &options());
     let probe = start.fork();
     let opened = run(&probe).unwrap();
     let Outcome::Serving { machine, restored } = &opened.sessions[0].outcome else { panic!("not serving") };
@@ -143,7 +142,7 @@ fn the_restore_command_does_the_same_and_is_atomic() {
     assert!(restored.as_ref().unwrap().pre_restore.is_some());
     opened.store.close(Duration::ZERO);
     let total = probe.changes() - start.changes();
-    for number in sampled(1..=total, 60) {
+    for number in sampled(1..=total, 30) {
         let disk = start.fork();
         disk.inject(Fault::CrashAfter(start.changes() + number));
         if let Ok(opened) = run(&disk) {
@@ -193,11 +192,13 @@ fn a_damaged_or_unknown_backup_is_not_restored_and_nothing_changes() {
 /// As [`ten_backups`], with the last two entries damaged on disk.
 fn damaged() -> SimDisk {
     let disk = ten_backups(true);
-    let segment = files(&disk, "journal").into_iter().rfind(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
+    let segment =
+        files(&disk, "journal").into_iter().rfind(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
     let mut daemon = Daemon::start(&shared(&disk)).unwrap();
     assert!(daemon.say("fourteen") && daemon.say("fifteen"));
     daemon.stop();
-    let newest = files(&disk, "journal").into_iter().rfind(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
+    let newest =
+        files(&disk, "journal").into_iter().rfind(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
     assert_ne!(segment, newest);
     let bytes = read_all(&disk, &newest, 1 << 20).unwrap();
     let at = bytes.windows(8).position(|window| window == b"fourteen").unwrap();
@@ -223,7 +224,7 @@ fn damage_is_left_behind_only_after_a_confirmation_that_fits_it() {
         Daemon::start(&shared(&probe)).unwrap().stop();
         probe.changes() - disk.changes()
     };
-    for number in sampled(1..=total, if long() { total } else { 40 }) {
+    for number in sampled(1..=total, 25) {
         let image = disk.fork();
         image.inject(Fault::CrashAfter(disk.changes() + number));
         if let Ok(opened) = restore::accept_loss::<Toy>(&shared(&image), &loss.token, &options()) {
@@ -231,7 +232,7 @@ fn damage_is_left_behind_only_after_a_confirmation_that_fits_it() {
         }
         for survival in [Survival::Nothing, Survival::Everything, Survival::Seed(number)] {
             let after = image.crash_image(survival);
-            let opened = recovery::open::<Toy>(shared(&after), &options()).unwrap();
+            let opened = recovery::open::<Toy>(&shared(&after), &options()).unwrap();
             let texts = opened.sessions[0].outcome.machine().map(Toy::texts).unwrap();
             assert_eq!(without_marks(texts), numbers(13), "{number} of {total}, {survival:?}");
             opened.store.close(Duration::ZERO);

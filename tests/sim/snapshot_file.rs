@@ -68,6 +68,17 @@ fn no_flipped_bit_passes() {
 }
 
 #[test]
+fn no_flipped_bit_of_the_header_passes_even_a_quick_look() {
+    let (disk, _, bytes) = written(1);
+    for bit in (0..4096 * 8).step_by(if crate::long() { 1 } else { 7 }) {
+        let (at, mask) = (bit / 8, 1 << (bit % 8));
+        disk.tamper(Path::new(FILE), at as u64, &[bytes[at] ^ mask]);
+        assert!(snapshot::read_header(&disk, Path::new(FILE)).is_err(), "bit {bit}");
+        disk.tamper(Path::new(FILE), at as u64, &[bytes[at]]);
+    }
+}
+
+#[test]
 fn no_cut_file_passes() {
     let (disk, _, bytes) = written(4);
     for len in (0..bytes.len() as u64).rev().step_by(if crate::long() { 1 } else { 7 }) {

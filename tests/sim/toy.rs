@@ -10,18 +10,18 @@ const PER_SECTION: usize = 3;
 
 /// The list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Toy {
-    pub entries: imbl::Vector<(u64, Arc<[u8]>)>,
+pub(crate) struct Toy {
+    pub(crate) entries: imbl::Vector<(u64, Arc<[u8]>)>,
 }
 
 impl Toy {
     /// The texts of all entries, restores included.
-    pub fn texts(&self) -> Vec<String> {
+    pub(crate) fn texts(&self) -> Vec<String> {
         self.entries.iter().map(|(_, text)| String::from_utf8_lossy(text).into_owned()).collect()
     }
 
     /// Adds the next entry and returns its record.
-    pub fn push(&mut self, text: &[u8]) -> Record {
+    pub(crate) fn push(&mut self, text: &[u8]) -> Record {
         let seq = self.seq() + 1;
         let body: Arc<[u8]> = text.into();
         self.entries.push_back((seq, Arc::clone(&body)));
@@ -30,7 +30,7 @@ impl Toy {
 }
 
 /// A record of the toy.
-pub struct Text(pub Arc<[u8]>);
+pub(crate) struct Text(pub Arc<[u8]>);
 
 impl RecordBody for Text {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -62,12 +62,9 @@ impl Machine for Toy {
         Ok(())
     }
 
-    fn finish_load(&mut self, seq: u64, summary: &Summary) -> Result<(), BadContent> {
-        if self.seq() == seq && Machine::summary(self) == *summary {
-            Ok(())
-        } else {
-            Err(BadContent("the header does not fit".into()))
-        }
+    /// Trusts storage to compare.
+    fn finish_load(&mut self, _seq: u64, _summary: &Summary) -> Result<(), BadContent> {
+        Ok(())
     }
 
     fn write_sections(&self, out: &mut dyn Sections) -> io::Result<()> {

@@ -31,15 +31,14 @@ use tungstenite::Message;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role as WebSocketRole, WebSocketConfig, WebSocketContext};
 
-/// How long a connection may take to say `hello`.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
-
 /// Read buffer of a connection: tungstenite's own default costs 128 KiB each.
 const READ_BUFFER: usize = 4 << 10;
 
 /// Settings that the door follows while it runs.
 #[derive(Debug, Clone)]
 pub struct NativeSettings {
+    /// How long a connection may take to say `hello`.
+    pub hello_within: Duration,
     /// Largest message, in bytes.
     pub message_bytes: usize,
     /// Operations per second and client; 0 = no limit.
@@ -215,9 +214,10 @@ impl NativeDoor {
         session: &str,
         peer: SocketAddr,
     ) -> Result<(crate::live::Membership, Joined), Option<Refused>> {
-        let hello = match tokio::time::timeout(HELLO_WITHIN, hello(socket)).await {
+        let patience = self.settings.borrow().hello_within;
+        let hello = match tokio::time::timeout(patience, hello(socket)).await {
             Ok(hello) => hello?,
-            Err(_) => return Err(refused(CloseReason::NoHello, "no_hello", "no hello within 10 seconds")),
+            Err(_) => return Err(refused(CloseReason::NoHello, "no_hello", "no hello in time")),
         };
         let role = self.admit(&hello, peer)?;
         let handle = self.open(session).await?;

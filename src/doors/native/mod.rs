@@ -7,6 +7,7 @@ mod frame;
 mod message;
 mod pace;
 mod replies;
+pub mod schema;
 mod state_parts;
 mod stream;
 mod translate;

@@ -181,6 +181,7 @@ impl Log {
             } else if let Err(failure) = self.append(fitting, done) {
                 tracing::error!("A journal segment has failed and is given up: {}", failure.to_trouble().message);
                 self.open = None; // durability: J1
+                self.begin_segment(0, done)?;
             }
         }
         Ok(())

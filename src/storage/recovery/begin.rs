@@ -26,13 +26,13 @@ const RUNS_KEPT: usize = 16;
 
 /// Begins a run. Every step may be interrupted: the next start finds either the old situation or the new one.
 pub(super) fn begin<M: Machine>(
-    vfs: SharedVfs,
+    vfs: &SharedVfs,
     lock: Box<dyn Send>,
     options: &OpenOptions,
     looked: Looked<M>,
 ) -> Result<Opened<M>, OpenError> {
     let Looked { state, history, plans } = looked;
-    let mut site = Site { vfs: Arc::clone(&vfs), history: &history, options, epoch: 0, notes: Vec::new() };
+    let mut site = Site { vfs: Arc::clone(vfs), history: &history, options, epoch: 0, notes: Vec::new() };
     let first_run = !history.has_traces() && plans.iter().all(|(_, plan)| matches!(plan, Plan::Fresh));
     let witnessed = state.witness().map_or(0, |witness| witness.epoch);
     site.epoch = witnessed.max(history.report().epoch) + 1;
@@ -45,8 +45,8 @@ pub(super) fn begin<M: Machine>(
     }
     let start = site.journal_start()?;
     let run = Control::Run { run: options.run, epoch: site.epoch, at: options.now };
-    let journaling = Journaling::begin(Arc::clone(&vfs), start, site.epoch, run, options)?;
-    state_file::write(&*vfs, state, history.lineage(), site.epoch)?;
+    let journaling = Journaling::begin(Arc::clone(vfs), start, site.epoch, run, options)?;
+    state_file::write(&**vfs, state, history.lineage(), site.epoch)?;
     let mut sessions = Vec::new();
     let mut shelves = Vec::new();
     for (survey, plan) in plans {
@@ -56,7 +56,7 @@ pub(super) fn begin<M: Machine>(
         sessions.push(OpenedSession { name: survey.files.name.clone(), outcome });
     }
     let notes = site.notes;
-    let setup = setup(&vfs, &journaling, history.lineage(), journaling.epoch(), options);
+    let setup = setup(vfs, &journaling, history.lineage(), journaling.epoch(), options);
     let store = Arc::new(DirectoryStore::running(lock, setup, shelves, journaling)?);
     Ok(Opened { sessions, store, notes, first_run })
 }
@@ -73,6 +73,7 @@ fn setup(
         ledger: Arc::clone(journaling) as _,
         lineage,
         epoch,
+        history: options.history,
         max_backups: options.max_backups.max(1),
     }
 }
@@ -95,7 +96,7 @@ impl Site<'_> {
         files.create(vfs)?;
         files.remove_temporary(vfs)?;
         if let Some(twin) = survey.twin_of_live() {
-            vfs.unlink(&twin.path)?; // durability: S23
+            vfs.unlink(&twin.path)?; // durability: S25
             vfs.sync_dir(&files.backups())?;
         }
         if let Plan::Serve { rotten: Some(rotten), .. } = plan {
@@ -150,7 +151,7 @@ impl Site<'_> {
         snapshot::write(vfs, &temporary, &header, &built.machine)?;
         let name = backups::free_name(vfs, &files.kept(), "pre_restore", self.options.now)?;
         vfs.rename(&temporary, &name)?;
-        vfs.sync_dir(&files.kept())?; // durability: S24
+        vfs.sync_dir(&files.kept())?; // durability: S26
         vfs.sync_dir(&files.root)?;
         Ok(name)
     }

@@ -54,8 +54,7 @@ pub(crate) fn decide(live: &LiveFile, past: &Past, lineage: u128, empty: bool) -
         },
         LiveFile::Unusable { error: SnapshotError::Unsupported { .. }, .. } => Relation::Refuse(Refusal::Unsupported),
         LiveFile::Unusable { identity, .. } => {
-            // durability: S16 (replace by `let untouched = true;`)
-            let untouched = past.published.is_some_and(|published| published.identity == *identity);
+            let untouched = past.published.is_some_and(|p| p.identity == *identity); // durability: S21
             if untouched { Relation::Fallback } else { Relation::Refuse(Refusal::ChangedAndInvalid) }
         }
         LiveFile::Whole { header, .. } => decide_whole(header, past, lineage),
@@ -66,8 +65,7 @@ fn decide_whole(header: &Header, past: &Past, lineage: u128) -> Relation {
     if past.branch.is_none() {
         return Relation::Restore(Reason::Moved);
     }
-    // durability: S17 (replace by `let current = true;`)
-    let current = past.published.is_some_and(|published| published.id == header.id);
+    let current = past.published.is_some_and(|published| published.id == header.id); // durability: S22
     if current || is_interrupted_publish(header, past, lineage) {
         Relation::Continue
     } else {
@@ -81,6 +79,7 @@ fn is_interrupted_publish(header: &Header, past: &Past, lineage: u128) -> bool {
     header.purpose == Purpose::Current
         && header.lineage == lineage
         && Some(header.branch) == past.branch
-        && header.parent == parent // durability: S18 (delete)
+        && header.parent == parent // durability: S23
+        && past.is_newest_writer(header) // durability: S24
         && header.seq >= past.published.map_or(0, |published| published.seq)
 }

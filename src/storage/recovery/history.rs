@@ -3,9 +3,9 @@
 use crate::session::SessionName;
 use crate::storage::backups::Identity;
 use crate::storage::journal::{self, Item, Lineage, Report, Request, ScanError, SessionPosition, Verdict};
-use crate::storage::snapshot::SnapshotId;
+use crate::storage::snapshot::{Header, SnapshotId};
 use crate::storage::vfs::Vfs;
-use crate::storage::{Branch, Machine};
+use crate::storage::{Branch, Machine, Run};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -22,6 +22,8 @@ pub(crate) struct Past {
     pub(crate) branch: Option<Branch>,
     /// The snapshot published last on that branch.
     pub(crate) published: Option<Published>,
+    /// Runs on that branch, oldest first, with the first `seq` each could issue.
+    pub(crate) runs: Vec<(Run, u64)>,
     /// The newest event in the journal.
     pub(crate) last_seq: u64,
     /// The branch before the current one, and the first `seq` that could be issued on the current one.
@@ -49,6 +51,7 @@ impl Past {
                 seq: published.seq,
                 identity: published.file.into(),
             }),
+            runs: position.runs.clone(),
             last_seq: position.seq,
             began: position.branched.map(|b| (b.parent, SnapshotId(b.snapshot), b.first_seq)),
         }
@@ -59,6 +62,14 @@ impl Past {
     pub(crate) fn is_barren(&self) -> bool {
         let restored = self.began.filter(|(_, base, _)| *base != SnapshotId::NONE);
         self.published.is_none() && restored.is_some_and(|(_, _, first)| self.last_seq <= first)
+    }
+
+    /// Whether the run that wrote a snapshot is the last one that issued any event: nobody else can have been
+    /// interrupted while publishing.
+    pub(crate) fn is_newest_writer(&self, header: &Header) -> bool {
+        let Some((writer, _)) = header.runs.last() else { return false };
+        let later = self.runs.iter().skip_while(|(run, _)| run != writer).nth(1);
+        self.runs.iter().any(|(run, _)| run == writer) && later.is_none_or(|(_, first)| self.last_seq < *first)
     }
 
     /// Whether the current branch began with no state, so that its events alone lead to its newest state.
@@ -169,7 +180,6 @@ impl History {
 
 fn step<M: Machine>(machine: &mut M, seq: u64, body: &[u8]) -> Result<(), String> {
     let expected = machine.seq() + 1;
-    // durability: S19 (replace by `if false {`)
     if seq != expected {
         return Err(format!("events {expected}..={} are missing", seq - 1));
     }

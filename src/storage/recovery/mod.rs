@@ -33,9 +33,9 @@ const LOCK_FILE: &str = "LOCK";
 /// Opens a data directory and begins a new run of the daemon in it, if any session can be served.
 ///
 /// On `Err`, and for sessions that come out refused or read-only, nothing was changed.
-pub fn open<M: Machine>(vfs: SharedVfs, options: &OpenOptions) -> Result<Opened<M>, OpenError> {
-    let lock = lock(&*vfs)?;
-    open_locked(&vfs, lock, options)
+pub fn open<M: Machine>(vfs: &SharedVfs, options: &OpenOptions) -> Result<Opened<M>, OpenError> {
+    let lock = lock(&**vfs)?;
+    open_locked(vfs, lock, options)
 }
 
 /// As [`open`], by whoever holds the lock already.
@@ -44,8 +44,7 @@ pub(crate) fn open_locked<M: Machine>(
     lock: Box<dyn Send>,
     options: &OpenOptions,
 ) -> Result<Opened<M>, OpenError> {
-    let vfs = Arc::clone(vfs);
-    let looked = look::<M>(&*vfs)?;
+    let looked = look::<M>(&**vfs)?;
     let blocked = looked.history.is_corrupt() && looked.plans.iter().any(|(_, plan)| plan.needs_the_journal());
     let servable = looked.plans.iter().any(|(_, plan)| plan.can_serve());
     if servable && !blocked { begin::begin(vfs, lock, options, looked) } else { Ok(watch_only(vfs, lock, looked)) }
@@ -132,13 +131,13 @@ fn write_pid(vfs: &dyn Vfs, path: &Path) -> io::Result<()> {
 }
 
 /// Nothing may be written: every session is shown as far as it is intact, or refused.
-fn watch_only<M: Machine>(vfs: SharedVfs, lock: Box<dyn Send>, looked: Looked<M>) -> Opened<M> {
+fn watch_only<M: Machine>(vfs: &SharedVfs, lock: Box<dyn Send>, looked: Looked<M>) -> Opened<M> {
     let discarded = looked.history.discarded_bytes();
     let sessions = looked
         .plans
         .into_iter()
-        .map(|(survey, plan)| OpenedSession { name: survey.files.name.clone(), outcome: plan.watched(discarded) })
+        .map(|(survey, plan)| OpenedSession { name: survey.files.name, outcome: plan.watched(discarded) })
         .collect();
-    let store = Arc::new(DirectoryStore::closed(vfs, lock));
+    let store = Arc::new(DirectoryStore::closed(Arc::clone(vfs), lock));
     Opened { sessions, store, notes: Vec::new(), first_run: false }
 }

@@ -82,6 +82,7 @@ pub(crate) struct Restore<M> {
 }
 
 /// What a restore sets aside.
+#[expect(clippy::large_enum_variant, reason = "there is one per restored session, and it moves twice")]
 pub(crate) enum Beyond<M> {
     /// Nothing is newer than the restored snapshot.
     Nothing,
@@ -169,7 +170,7 @@ impl Site<'_> {
 
     fn read_only<M: Machine>(&self, built: Built<M>) -> Plan<M> {
         let damage = built.missing.clone().unwrap_or_default();
-        let command = format!("hotset recover --session {} --accept-loss", self.name);
+        let command = "hotset recover".to_owned();
         Plan::ReadOnly { built, damage, command }
     }
 

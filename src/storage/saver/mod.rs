@@ -13,6 +13,7 @@ use crate::session::SessionName;
 use crate::storage::vfs::SharedVfs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// What the saver needs of the journal.
 pub(crate) trait Ledger: Send + Sync {
@@ -20,6 +21,8 @@ pub(crate) trait Ledger: Send + Sync {
     fn wait_durable(&self, session: &SessionName, seq: u64, abandon: &AtomicBool) -> Result<(), String>;
     /// Records that a snapshot was published, durably on return.
     fn record(&self, session: &SessionName, published: &Publication) -> Result<(), String>;
+    /// The newest event of the session that is on disk.
+    fn durable_seq(&self, session: &SessionName) -> u64;
     /// Lets go of the session's records up to `seq`: two whole snapshots at or after it exist.
     fn release(&self, session: &SessionName, seq: u64);
 }
@@ -35,6 +38,8 @@ pub(crate) struct SaverSetup {
     pub(crate) lineage: u128,
     /// This start.
     pub(crate) epoch: u64,
+    /// How long the journal is kept beyond what recovery needs.
+    pub(crate) history: Duration,
     /// How many whole backups rotation keeps, at least 1.
     pub(crate) max_backups: usize,
 }

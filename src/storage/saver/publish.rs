@@ -40,6 +40,10 @@ pub(crate) struct Shelf {
     pub(crate) parent: SnapshotId,
     /// Whether the journal has yet to learn of `published`.
     pub(crate) unrecorded: bool,
+    /// Whether a failed save left a file behind.
+    untidy: bool,
+    /// The journal is not needed up to here.
+    pub(crate) released: u64,
     /// The file written last because the snapshot had been changed by hand.
     pub(crate) pending: Option<PathBuf>,
     /// Backups known to be whole.
@@ -95,6 +99,8 @@ impl Shelf {
             published: None,
             parent: SnapshotId::NONE,
             unrecorded: false,
+            released: 0,
+            untidy: false,
             pending: None,
             trusted: Trusted::default(),
         }
@@ -107,9 +113,13 @@ impl Shelf {
         if let Some(published) = self.unchanged(live, order) {
             if order.also_backup {
                 self.copy_to_backups(vfs, setup.lineage)?;
+                self.release(setup);
             }
             let bytes = published.identity.len;
-            return Ok(self.saved(order, bytes, &self.files.live(), true));
+            return Ok(saved(order, bytes, &self.files.live(), true));
+        }
+        if self.untidy {
+            self.files.remove_temporary(vfs)?;
         }
         self.settle(setup)?;
         setup.ledger.wait_durable(&self.files.name, order.state.seq(), order.abandon).map_err(SaveError::Journal)?;
@@ -117,10 +127,8 @@ impl Shelf {
         let header = self.header(setup, order, purpose);
         let temporary = self.files.temporary(header.id);
         let written = self.write_and_place(setup, order, &header, &temporary);
-        if written.is_err() {
-            // Best effort: the next start removes it as well.
-            let _ = vfs.unlink(&temporary);
-        }
+        // A file that cannot be removed now is removed by the next save or the next start.
+        self.untidy = written.is_err() && vfs.unlink(&temporary).is_err();
         written
     }
 
@@ -171,7 +179,7 @@ impl Shelf {
             );
         }
         self.after_publishing(setup, order, written)?;
-        Ok(self.saved(order, written.bytes, &self.files.live(), true))
+        Ok(saved(order, written.bytes, &self.files.live(), true))
     }
 
     /// Everything after the rename: the snapshot is safe already, so only the journal's record can fail the save.
@@ -188,10 +196,36 @@ impl Shelf {
         }
         let rotated = backups::rotate(vfs, &self.files, setup.lineage, setup.max_backups, &mut self.trusted);
         self.warn("backup rotation", rotated);
-        if let Ok(Some(seq)) = self.second_newest(vfs, setup.lineage) {
-            setup.ledger.release(&self.files.name, seq);
+        self.release(setup);
+        Ok(())
+    }
+
+    /// A session in which nothing happens would pin the journal at its second-newest snapshot for ever: once that is
+    /// old, a second copy of the newest one takes its place.
+    pub(crate) fn unpin_if_idle(&mut self, setup: &SaverSetup, now: Timestamp) -> io::Result<()> {
+        let Some(published) = self.published.filter(|_| self.pending.is_none()) else { return Ok(()) };
+        let window = i64::try_from(setup.history.as_millis()).unwrap_or(i64::MAX);
+        let old = published.at.0.saturating_add(window) < now.0;
+        if !old || self.released >= published.seq || setup.ledger.durable_seq(&self.files.name) > published.seq {
+            return Ok(());
+        }
+        if self.examine_live(&*setup.vfs).is_ok_and(|live| live == Live::Ours) {
+            self.copy_to_backups(&*setup.vfs, setup.lineage)?;
+            self.release(setup);
         }
         Ok(())
+    }
+
+    /// Lets go of the journal up to the second-newest whole snapshot.
+    fn release(&mut self, setup: &SaverSetup) {
+        match self.second_newest(&*setup.vfs, setup.lineage) {
+            Ok(Some(seq)) => {
+                self.released = seq;
+                setup.ledger.release(&self.files.name, seq);
+            }
+            Ok(None) => {}
+            Err(error) => self.warn("looking for what the journal may let go of", Err(error)),
+        }
     }
 
     /// Compares the file in place with what was published there.
@@ -199,13 +233,13 @@ impl Shelf {
         let path = self.files.live();
         let Some(stat) = stat_or_missing(vfs, &path)? else { return Ok(Live::Missing) };
         let Some(published) = self.published else { return Ok(Live::ChangedByHand) };
-        // durability: S12 (replace by `if false {`)
-        if Identity::from(stat) != published.identity {
+        let untouched = Identity::from(stat) == published.identity; // durability: S11
+        if !untouched {
             return Ok(Live::ChangedByHand);
         }
         // An unreadable header in an untouched file is the disk's fault: the new snapshot replaces it.
         match snapshot::read_header(vfs, &path) {
-            Ok(header) if header.id != published.id => Ok(Live::ChangedByHand),
+            Ok(header) if header.id != published.id => Ok(Live::ChangedByHand), // durability: S12
             Ok(_) | Err(_) => Ok(Live::Ours),
         }
     }
@@ -226,7 +260,8 @@ impl Shelf {
         let name = backups::free_name(vfs, &directory, "snapshot", previous.at)?;
         backups::link_or_copy(vfs, &self.files.live(), &name)?; // durability: S13
         // Somebody may have written into the file between the look and the link.
-        if self.examine_live(vfs)? != Live::Ours {
+        let still_ours = self.examine_live(vfs)? == Live::Ours; // durability: S16
+        if !still_ours {
             vfs.unlink(&name)?;
             return Ok(false);
         }
@@ -262,7 +297,7 @@ impl Shelf {
              Restart to restore, or delete the changed file to go on",
             vfs.display(&self.files.live()), vfs.display(&name)
         );
-        Ok(self.saved(order, written.bytes, &name, false))
+        Ok(saved(order, written.bytes, &name, false))
     }
 
     fn copy_to_backups(&mut self, vfs: &dyn Vfs, lineage: u128) -> io::Result<()> {
@@ -283,7 +318,7 @@ impl Shelf {
                 && header.seq <= published.seq
                 && self.trusted.is_whole(vfs, &backup)
             {
-                return Ok(Some(header.seq)); // durability: S20 (replace by `return Ok(Some(published.seq));`)
+                return Ok(Some(header.seq)); // durability: S17
             }
         }
         Ok(None)
@@ -308,20 +343,20 @@ impl Shelf {
         }
     }
 
-    fn saved(&self, order: &Order<'_>, bytes: u64, file: &Path, published: bool) -> Saved {
-        Saved {
-            seq: order.state.seq(),
-            at: order.at,
-            reasons: order.reasons.to_vec(),
-            bytes,
-            file: file.display().to_string(),
-            published,
-        }
-    }
-
     fn warn(&self, what: &str, result: io::Result<()>) {
         if let Err(error) = result {
             tracing::warn!(session = %self.files.name, %error, "The snapshot is safe, but {what} failed");
         }
+    }
+}
+
+fn saved(order: &Order<'_>, bytes: u64, file: &Path, published: bool) -> Saved {
+    Saved {
+        seq: order.state.seq(),
+        at: order.at,
+        reasons: order.reasons.to_vec(),
+        bytes,
+        file: file.display().to_string(),
+        published,
     }
 }

@@ -131,6 +131,12 @@ impl Saver {
             let left = end.saturating_duration_since(clock::instant());
             if left.is_zero() {
                 self.shared.abandon.store(true, Ordering::Release);
+                queue.order.clear();
+                let forsaken = std::mem::take(&mut queue.pending);
+                drop(queue);
+                for tell in forsaken.into_values().flat_map(|pending| pending.done) {
+                    tell(Err("abandoned because the daemon stops".into()));
+                }
                 return false;
             }
             queue = self.shared.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -138,7 +144,7 @@ impl Saver {
         drop(queue);
         if let Some(thread) = locked(&self.thread).take() {
             // A panic of the thread was caught and reported as a failed save.
-            let _ = thread.join();
+            thread.join().ok();
         }
         true
     }
@@ -165,6 +171,11 @@ fn work(shared: &Shared, setup: &SaverSetup) {
         }
         // Freeing a large state takes a while, which is why it happens on this thread.
         drop(state);
+        for shelf in locked(&shared.shelves).values_mut() {
+            if let Err(error) = shelf.unpin_if_idle(setup, at) {
+                tracing::warn!(session = %shelf.files.name, %error, "A second copy of the snapshot failed");
+            }
+        }
         locked(&shared.last).insert(name, (at, outcome.clone()));
         for tell in done {
             tell(outcome.clone());

@@ -140,8 +140,8 @@ impl Header {
         if body[..8] != MAGIC {
             return Err(SnapshotError::damaged(0, "not a Hotset snapshot"));
         }
-        // durability: S1 (replace by `if false {`)
-        if crc32c::crc32c(body).to_le_bytes() != crc {
+        let intact = crc32c::crc32c(body).to_le_bytes() == crc; // durability: S1
+        if !intact {
             return Err(SnapshotError::damaged(0, "the header's checksum does not match"));
         }
         let malformed = || SnapshotError::damaged(0, "the header is malformed");

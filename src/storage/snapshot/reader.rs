@@ -49,8 +49,8 @@ pub fn load<M: Machine>(vfs: &dyn Vfs, path: &Path) -> Result<(M, Verified), Sna
     }
     let header = &snapshot.verified.header;
     machine.finish_load(header.seq, &header.summary).map_err(|error| SnapshotError::Unacceptable(error.to_string()))?;
-    // durability: S8 (replace by `if false {`)
-    if machine.seq() != header.seq || machine.summary() != header.summary {
+    let fits = (machine.seq(), machine.summary()) == (header.seq, header.summary); // durability: S5
+    if !fits {
         return Err(SnapshotError::Unacceptable("the header's seq or counts are not those of the state".into()));
     }
     Ok((machine, snapshot.verified))
@@ -78,8 +78,8 @@ impl Opened {
         root.update(&first);
         let sections = read_section_headers(&*file, &end, &table, &mut root)?;
         root.update(&table);
-        // durability: S4 (replace by `if false {`)
-        if root.finalize() != end.root {
+        let whole = root.finalize() == end.root; // durability: S3
+        if !whole {
             return Err(SnapshotError::damaged(bytes - BLOCK, "the root hash does not match"));
         }
         Ok(Self { file, sections, verified: Verified { header, bytes, root: end.root } })
@@ -107,8 +107,8 @@ impl Opened {
     }
 
     fn check_body(&self, at: u64, section: &SectionHeader, hash: blake3::Hash) -> Result<(), SnapshotError> {
-        // durability: S7 (replace by `if false {`)
-        if hash != section.hash {
+        let intact = hash == section.hash; // durability: S4
+        if !intact {
             let tag = section.tag.escape_ascii();
             return Err(SnapshotError::damaged(at, format!("the hash of section {tag} does not match")));
         }

@@ -42,7 +42,6 @@ impl SectionHeader {
     /// Checks a header found at `offset` and takes it apart.
     pub(super) fn decode(bytes: &[u8; SECTION_HEADER], offset: u64) -> Result<Self, SnapshotError> {
         let (body, crc) = bytes.split_at(60);
-        // durability: S2 (replace by `if false {`)
         if crc32c::crc32c(body).to_le_bytes() != crc {
             return Err(SnapshotError::damaged(offset, "a section header's checksum does not match"));
         }
@@ -94,8 +93,8 @@ impl End {
         if body[..8] != END_MAGIC {
             return Err(SnapshotError::damaged(at, "the last block is missing: the file is cut short"));
         }
-        // durability: S3 (replace by `if false {`)
-        if crc32c::crc32c(body).to_le_bytes() != crc {
+        let intact = crc32c::crc32c(body).to_le_bytes() == crc; // durability: S2
+        if !intact {
             return Err(SnapshotError::damaged(at, "the last block's checksum does not match"));
         }
         let malformed = || SnapshotError::damaged(at, "the last block is malformed");

@@ -1,7 +1,7 @@
 //! Streams a state into a new snapshot file, synced as it goes, and proves it by reading it back.
 
 use super::section::{End, SECTION_HEADER, SectionHeader};
-use super::{BLOCK_LEN, Header, SECTION_BYTES_MAX, SnapshotError, Verified, aligned, verify};
+use super::{BLOCK_LEN, Header, SECTION_BYTES_MAX, SnapshotError, aligned, verify};
 use crate::storage::vfs::{Open, Vfs, VfsFile};
 use crate::storage::{SaveState, Sections};
 use std::io;
@@ -29,13 +29,12 @@ pub fn write(vfs: &dyn Vfs, path: &Path, header: &Header, state: &dyn SaveState)
     let mut writer = Writer::begin(file, header)?;
     state.write_sections(&mut writer)?;
     let written = writer.finish()?;
-    // durability: S6 (replace by `let verified = super::Verified { header: header.clone(), bytes: written.bytes, root: written.root };`)
-    let verified = verify(vfs, path)?;
-    let Verified { bytes, root, .. } = verified;
-    if (bytes, root) != (written.bytes, written.root) {
-        return Err(SnapshotError::damaged(0, "what was read back is not what was written"));
+    let read_back = verify(vfs, path).map(|verified| (verified.bytes, verified.root)); // durability: S7
+    if read_back? == (written.bytes, written.root) {
+        Ok(written)
+    } else {
+        Err(SnapshotError::damaged(0, "what was read back is not what was written"))
     }
-    Ok(written)
 }
 
 struct Writer {
@@ -82,7 +81,7 @@ impl Writer {
         let sections = u32::try_from(table.len() / 8).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let end = End { sections, table_at, file_len: self.at + BLOCK_LEN as u64, root: self.root.finalize() };
         self.put(&end.encode())?;
-        self.file.sync()?; // durability: S5
+        self.file.sync()?; // durability: S6
         Ok(Written { bytes: end.file_len, root: end.root })
     }
 }

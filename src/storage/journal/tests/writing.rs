@@ -3,7 +3,7 @@
 use super::harness::*;
 use crate::session::Timestamp;
 use crate::storage::journal::{
-    Control, FileMark, HistoryError, Published, Retention, Settings, Verdict, Writer, history,
+    Control, FileMark, HistoryError, Positions, Published, Retention, Settings, Start, Verdict, Writer, history,
 };
 use crate::storage::vfs::{Open, RealVfs, SimDisk, Survival, Vfs};
 use crate::storage::{Branch, Record, Run};
@@ -261,7 +261,7 @@ fn real_files_do_the_same() {
     let settings = Settings { background_spare: true, ..small() };
     for epoch in 1..=3 {
         let (report, _) = read(&*vfs, &[]).unwrap();
-        let start = report.start.unwrap_or_else(|| crate::storage::journal::Start::fresh(LINEAGE, report.positions));
+        let start = report.start.unwrap_or_else(|| Start::fresh(LINEAGE, report.positions));
         let writer = Writer::open(vfs.clone(), settings.clone(), start, epoch).unwrap();
         append(&writer, "a", epoch * 100 - 99..=epoch * 100, 2000);
         writer.close().unwrap();
@@ -271,4 +271,21 @@ fn real_files_do_the_same() {
     assert_eq!(report.verdict, Verdict::Whole { closed: true });
     assert_seen(&seen, "a", (1..=300).map(|seq| (seq, 2000)));
     assert!(vfs.open(Path::new("journal/spare.next"), Open::Read).is_ok());
+}
+
+#[test]
+fn the_daemons_own_settings_work_on_real_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let vfs: Arc<RealVfs> = Arc::new(RealVfs::new(dir.path().to_path_buf()));
+    let fresh = Start::fresh(LINEAGE, Positions::default());
+    let writer = Writer::open(vfs.clone(), Settings::default(), fresh, 1).unwrap();
+    let ear = Ear::on(&writer, "a");
+    append(&writer, "big", 1..=3, 6 << 20);
+    append(&writer, "a", 1..=500, 200);
+    ear.wait(|heard| heard.durable == 500);
+    writer.close().unwrap();
+    let (report, seen) = read(&*vfs, &[]).unwrap();
+    assert_eq!((report.verdict, report.segments.len()), (Verdict::Whole { closed: true }, 2));
+    assert!(seqs(&seen, "a").len() == 500 && seqs(&seen, "big") == [1, 2, 3]);
+    assert!(seen["big"].iter().all(|(seq, bytes)| *bytes == body("big", *seq, 6 << 20)));
 }
