@@ -64,12 +64,9 @@ pub struct RestoreArgs {
     pub tail: u32,
 }
 
-/// Longest turn of a session task, CPU seconds.
-const TURN_MAX: &str = "hotset_session_poll_seconds_max";
-/// The same, while a save was under way.
-const TURN_MAX_SAVING: &str = "hotset_session_poll_saving_seconds_max";
-/// Longest capture of a state for a save, CPU seconds.
-const CAPTURE_MAX: &str = "hotset_save_capture_seconds_max";
+/// What the daemon measures itself, by the names in its status: the longest turn of a session's task in CPU time while
+/// no save was under way, while one was, and the longest capture of a state for a save.
+const TURNS: [&str; 3] = ["turn_max_us", "turn_max_saving_us", "capture_max_us"];
 
 /// How often memory is looked at.
 const SLICE: Duration = Duration::from_millis(20);
@@ -109,13 +106,8 @@ impl Stage {
     }
 
     /// Adds what the daemon says of itself.
-    fn with_metrics(&self, row: Row) -> Row {
-        [("turn_max_ms", TURN_MAX), ("turn_max_saving_ms", TURN_MAX_SAVING), ("capture_max_ms", CAPTURE_MAX)]
-            .into_iter()
-            .fold(row, |row, (name, metric)| match self.server.metric(metric) {
-                Some(seconds) => row.with_figure(name, seconds * 1e3),
-                None => row.with(name, serde_json::Value::Null),
-            })
+    fn with_turns(&self, row: Row) -> Row {
+        TURNS.into_iter().fold(row, |row, name| row.with(name, self.server.session_status_max(name)))
     }
 }
 
@@ -154,7 +146,7 @@ pub(super) fn save(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
         .with("failed", failed)
         .with_figure("slowest_save_s", slowest.as_secs_f64())
         .with("extra_rss_kib", peak.saturating_sub(quiet_peak));
-    let row = measured.into_row(stage.with_metrics(row), &generator);
+    let row = measured.into_row(stage.with_turns(row), &generator);
     report.print(row)?;
     drop(generator);
     stage.server.stop();
@@ -168,7 +160,7 @@ fn quiet_phase(stage: &mut Stage, generator: &mut Generator, args: &BesideArgs) 
     generator.drain(Duration::from_secs(10))?;
     let phase = row("load", "quiet", &args.scene);
     let peak = stage.server.memory_kib();
-    let row = measured.into_row(stage.with_metrics(phase.with("rss_kib", peak)), generator);
+    let row = measured.into_row(stage.with_turns(phase.with("rss_kib", peak)), generator);
     Ok((row, peak))
 }
 
@@ -207,7 +199,7 @@ pub(super) fn join(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
         .with_figure("slowest_join_s", slowest.as_secs_f64())
         .with("state_bytes", state_bytes)
         .with("extra_rss_kib", peak.saturating_sub(quiet_peak));
-    report.print(measured.into_row(stage.with_metrics(row), &generator))?;
+    report.print(measured.into_row(stage.with_turns(row), &generator))?;
     drop(generator);
     stage.server.stop();
     drop(stage.workspace);
