@@ -2,9 +2,9 @@
 
 use super::connection;
 use super::fanout::{Format, measure};
-use super::generate::{GenerateArgs, NodeSize, generate};
+use super::generate::{GenerateArgs, Generated, NodeSize, generate};
 use super::generator::{Generator, Pace, Plan};
-use super::messages::Edit;
+use super::messages::{Edit, Targets};
 use super::report::{Report, Row};
 use super::server_process::ServerProcess;
 use super::workspace::Workspace;
@@ -68,6 +68,8 @@ pub struct RestoreArgs {
 /// no save was under way, while one was, and the longest capture of a state for a save.
 const TURNS: [&str; 3] = ["turn_max_us", "turn_max_saving_us", "capture_max_us"];
 
+/// Events that the daemon keeps in memory, and a few more.
+const TAIL_EVENTS: u64 = 70_000;
 /// How often memory is looked at.
 const SLICE: Duration = Duration::from_millis(20);
 /// A save that takes longer than this has failed.
@@ -78,6 +80,7 @@ struct Stage {
     // Fields are dropped in this order: the server ends before its directory goes.
     server: ServerProcess,
     workspace: Workspace,
+    payload_bytes: u64,
 }
 
 impl Stage {
@@ -86,13 +89,14 @@ impl Stage {
         let workspace = Workspace::create()?;
         let out = workspace.data_dir();
         report.remark(&format!("generating {} nodes", scene.nodes))?;
-        generate(&GenerateArgs { nodes: scene.nodes, size: scene.size, out: out.clone(), seed: 1 })?;
+        let Generated { payload_bytes, .. } =
+            generate(&GenerateArgs { nodes: scene.nodes, size: scene.size, out: out.clone(), seed: 1 })?;
         ServerProcess::start_daemon(&out)?.stop();
-        Ok(Self { server: ServerProcess::start_daemon(&out)?, workspace })
+        Ok(Self { server: ServerProcess::start_daemon(&out)?, workspace, payload_bytes })
     }
 
     fn connect(&self, args: &BesideArgs) -> io::Result<Generator> {
-        Generator::connect(Plan {
+        let mut generator = Generator::connect(Plan {
             dialect: args.scene.format.dialect(),
             port: self.server.port,
             rooms: vec!["default".to_owned()],
@@ -100,9 +104,16 @@ impl Stage {
             senders: args.members,
             edit: Edit::Put,
             payload_bytes: args.payload,
-            nodes: 1_000,
-            pace: Pace::PerSecond(args.rate),
-        })
+            targets: Targets::Scene(args.scene.nodes),
+            pace: Pace::InFlight(64),
+        })?;
+        // The daemon keeps so many events for readers that are behind; until it has them, its memory grows by itself.
+        while generator.window().sent < TAIL_EVENTS {
+            generator.run_for(SLICE)?;
+        }
+        generator.set_pace(Pace::PerSecond(args.rate));
+        generator.run_for(Duration::from_secs(1))?;
+        Ok(generator)
     }
 
     /// Adds what the daemon says of itself.
@@ -120,14 +131,13 @@ fn row(bench: &str, phase: &str, scene: &SceneArgs) -> Row {
 pub(super) fn save(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
     let mut stage = Stage::set(&args.scene, report)?;
     let mut generator = stage.connect(args)?;
-    generator.run_for(Duration::from_secs(1))?;
     let (quiet, quiet_peak) = quiet_phase(&mut stage, &mut generator, args)?;
     report.print(quiet)?;
     let thread = generator.begin_window();
     let (since, cpu) = (clock::instant(), stage.server.cpu());
-    let (mut peak, mut slowest, mut failed) = (0, Duration::ZERO, 0_u64);
+    let (mut peak, mut slowest, mut failed, mut replaced) = (0, Duration::ZERO, 0_u64, 0);
     for _ in 0..args.times {
-        let (saves, asked) = (generator.ledger().saves, clock::instant());
+        let (saves, asked, sent) = (generator.ledger().saves, clock::instant(), generator.window().sent);
         generator.ask_for_save()?;
         while generator.ledger().saves == saves && asked.elapsed() < SAVE_PATIENCE {
             generator.run_for(SLICE)?;
@@ -135,17 +145,20 @@ pub(super) fn save(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
         }
         failed += u64::from(generator.ledger().saves == saves);
         slowest = slowest.max(asked.elapsed());
+        replaced = replaced.max(generator.window().sent - sent);
         generator.run_for(Duration::from_millis(300))?;
     }
     let seconds = since.elapsed().as_secs_f64();
     let cpu = stage.server.cpu().saturating_sub(cpu).as_secs_f64();
     let measured = super::fanout::Measured::over(&generator, seconds, cpu, thread.share());
     generator.drain(Duration::from_secs(10))?;
+    let replaced_kib = replaced * (stage.payload_bytes / args.scene.nodes.max(1)) / 1024;
     let row = row("save", "saving", &args.scene)
         .with("saves", args.times - failed)
         .with("failed", failed)
         .with_figure("slowest_save_s", slowest.as_secs_f64())
-        .with("extra_rss_kib", peak.saturating_sub(quiet_peak));
+        .with("extra_rss_kib", peak.saturating_sub(quiet_peak))
+        .with("replaced_kib", replaced_kib);
     let row = measured.into_row(stage.with_turns(row), &generator);
     report.print(row)?;
     drop(generator);
@@ -168,7 +181,6 @@ fn quiet_phase(stage: &mut Stage, generator: &mut Generator, args: &BesideArgs) 
 pub(super) fn join(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
     let mut stage = Stage::set(&args.scene, report)?;
     let mut generator = stage.connect(args)?;
-    generator.run_for(Duration::from_secs(1))?;
     let (quiet, quiet_peak) = quiet_phase(&mut stage, &mut generator, args)?;
     report.print(quiet)?;
     let thread = generator.begin_window();
@@ -208,7 +220,7 @@ pub(super) fn join(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
 
 /// Starts the daemon cold, again and again.
 pub(super) fn restore(args: &RestoreArgs, report: &mut Report) -> io::Result<()> {
-    let Stage { server, workspace } = Stage::set(&args.scene, report)?;
+    let Stage { server, workspace, .. } = Stage::set(&args.scene, report)?;
     if args.tail == 0 {
         server.stop();
     } else {
@@ -238,7 +250,7 @@ fn write_tail(server: ServerProcess, args: &RestoreArgs) -> io::Result<()> {
         senders: 1,
         edit: Edit::Put,
         payload_bytes: 250,
-        nodes: 10_000,
+        targets: Targets::Scene(args.scene.nodes),
         pace: Pace::InFlight(256),
     })?;
     while generator.window().deliveries < u64::from(args.tail) {
