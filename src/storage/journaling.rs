@@ -3,7 +3,7 @@
 use crate::ops::{clock, random};
 use crate::session::SessionName;
 use crate::storage::backups::SessionFiles;
-use crate::storage::journal::{Control, FileMark, Published, Retention, Start, StartError, Stats, Writer};
+use crate::storage::journal::{Control, FileMark, Published, Retention, Start, Stats, Writer};
 use crate::storage::recovery::{OpenError, OpenOptions};
 use crate::storage::saver::{Ledger, Publication, Shelf, locked};
 use crate::storage::snapshot::SnapshotId;
@@ -245,11 +245,5 @@ impl Durable for Line {
         if let Some(listener) = listener {
             listener.trouble(trouble);
         }
-    }
-}
-
-impl From<StartError> for OpenError {
-    fn from(error: StartError) -> Self {
-        Self::Journal(error.to_string())
     }
 }

@@ -4,7 +4,7 @@ use crate::daemon::{Daemon, Watch, now, options};
 use crate::toy::Toy;
 use hotset::session::SessionName;
 use hotset::storage::fsck::{self, Condition};
-use hotset::storage::vfs::{Fault, InjectedError, Open, SharedVfs, SimDisk, Survival, Vfs, read_all};
+use hotset::storage::vfs::{Fault, InjectedError, Open, RealVfs, SharedVfs, SimDisk, Survival, Vfs, read_all};
 use hotset::storage::{SaveJob, Store, snapshot};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -212,6 +212,42 @@ fn with_the_newest_backups_damaged_and_the_snapshot_gone_the_next_one_is_used() 
         sim.unlink(Path::new(LIVE)).unwrap();
         assert_eq!(Daemon::start(&vfs).unwrap().toy.texts(), ["1", "2", "3", "4"], "{damaged} damaged");
     }
+}
+
+#[test]
+fn a_backup_is_durable_before_the_journal_lets_go_of_what_led_to_it() {
+    let (sim, vfs) = disk();
+    let mut options = options();
+    options.max_backups = 20;
+    let mut daemon = Daemon::start_with(&vfs, &options).unwrap();
+    for round in 0..12 {
+        for part in 0..25 {
+            daemon.send(&format!("{round} {part} {}", "x".repeat(3900)));
+        }
+        assert!(daemon.acknowledged());
+        daemon.save("auto-save").unwrap();
+    }
+    let image = sim.crash_image(Survival::Nothing);
+    let segments = files(&image, "journal").iter().filter(|path| path.extension().is_some_and(|e| e == "seg")).count();
+    assert!(segments < 5, "the journal lets go of nothing: {segments} segments");
+    image.tamper(Path::new(LIVE), 4096, b"rot");
+    let shared: SharedVfs = Arc::new(image);
+    assert!(Daemon::start(&shared).unwrap().toy.texts() == daemon.toy.texts());
+}
+
+#[test]
+fn something_else_in_place_of_the_backups_folder_does_not_stop_saves() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let vfs: SharedVfs = Arc::new(RealVfs::new(data.clone()));
+    let mut daemon = saved(&vfs, 2);
+    std::fs::rename(data.join("backups"), folder.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), data.join("backups")).unwrap();
+    assert!(daemon.say("3"));
+    assert!(daemon.save("auto-save").unwrap().published);
+    assert_eq!(std::fs::read_dir(folder.path().join("elsewhere")).unwrap().count(), 2, "the link was followed");
+    assert!(daemon.say("4"));
+    daemon.stop();
 }
 
 #[test]

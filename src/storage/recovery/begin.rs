@@ -96,7 +96,7 @@ impl Site<'_> {
         files.create(vfs)?;
         files.remove_temporary(vfs)?;
         if let Some(twin) = survey.twin_of_live() {
-            vfs.unlink(&twin.path)?; // durability: S25
+            vfs.unlink(&twin.path)?; // durability: S24
             vfs.sync_dir(&files.backups())?;
         }
         if let Plan::Serve { rotten: Some(rotten), .. } = plan {
@@ -151,7 +151,7 @@ impl Site<'_> {
         snapshot::write(vfs, &temporary, &header, &built.machine)?;
         let name = backups::free_name(vfs, &files.kept(), "pre_restore", self.options.now)?;
         vfs.rename(&temporary, &name)?;
-        vfs.sync_dir(&files.kept())?; // durability: S26
+        vfs.sync_dir(&files.kept())?; // durability: S25
         vfs.sync_dir(&files.root)?;
         Ok(name)
     }
@@ -224,7 +224,7 @@ impl Site<'_> {
         match plan {
             Plan::Refuse { reason, command } => Ok((Outcome::Refused { reason, command }, None)),
             Plan::ReadOnly { built, damage, command } => {
-                let restored = built.restored(discarded);
+                let restored = built.restored(discarded, self.options.now);
                 Ok((Outcome::ReadOnly { machine: built.machine, restored, damage, command }, None))
             }
             Plan::Fresh => {
@@ -232,7 +232,7 @@ impl Site<'_> {
                 Ok((Outcome::Serving { machine: M::empty(), restored: None }, Some(shelf)))
             }
             Plan::Serve { built, .. } => {
-                let restored = built.restored(discarded);
+                let restored = built.restored(discarded, self.options.now);
                 let shelf = self.resume(journaling, survey, &built)?;
                 Ok((Outcome::Serving { machine: built.machine, restored: Some(restored) }, Some(shelf)))
             }
