@@ -193,6 +193,8 @@ impl Shelf {
     fn after_publishing(&mut self, setup: &SaverSetup, order: &Order<'_>, written: Written) {
         let vfs = &*setup.vfs;
         let seq = order.state.seq();
+        // If this fails the next save tries again; until then nothing older is let go.
+        let settled = self.settle(setup).map_err(|error| io::Error::other(error.to_string()));
         let metadata =
             Metadata::new(order.at, order.reasons, &order.state.summary(), seq).of_file(written.bytes, written.root);
         self.warn("session_metadata.json", metadata.write(vfs, &self.files.metadata()));
@@ -200,14 +202,12 @@ impl Shelf {
             let copied = self.copy_to_backups(vfs, setup.lineage);
             self.warn("the additional backup", copied);
         }
-        if let Err(error) = self.settle(setup) {
-            // The next save tries again; until then nothing older is let go.
-            self.warn("recording it in the journal", Err(io::Error::other(error.to_string())));
-            return;
+        if settled.is_ok() {
+            let rotated = backups::rotate(vfs, &self.files, setup.lineage, setup.max_backups, &mut self.trusted);
+            self.warn("backup rotation", rotated);
+            self.release(setup);
         }
-        let rotated = backups::rotate(vfs, &self.files, setup.lineage, setup.max_backups, &mut self.trusted);
-        self.warn("backup rotation", rotated);
-        self.release(setup);
+        self.warn("recording it in the journal", settled);
     }
 
     /// A session in which nothing happens would pin the journal at its second-newest snapshot for ever: once that is
