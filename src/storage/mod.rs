@@ -11,6 +11,7 @@ pub mod fsck;
 pub mod journal;
 mod journaling;
 mod metadata;
+pub mod pinning;
 pub mod recovery;
 pub mod restore;
 mod saver;

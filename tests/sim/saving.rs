@@ -5,7 +5,7 @@ use crate::toy::Toy;
 use hotset::session::SessionName;
 use hotset::storage::fsck::{self, Condition};
 use hotset::storage::vfs::{Fault, InjectedError, Open, RealVfs, SharedVfs, SimDisk, Survival, Vfs, read_all};
-use hotset::storage::{SaveJob, Store, snapshot};
+use hotset::storage::{SaveJob, Store, pinning, snapshot};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -304,6 +304,24 @@ fn a_close_that_cannot_wait_publishes_nothing_half() {
     let image = sim.crash_image(Survival::Nothing);
     let shared: SharedVfs = Arc::new(image);
     assert_eq!(Daemon::start(&shared).unwrap().toy.texts(), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_pinned_backup_stays_when_the_others_are_pruned() {
+    let (sim, vfs) = disk();
+    let mut daemon = saved(&vfs, 4);
+    let backups = files(&sim, "backups");
+    let oldest = backups[0].file_name().unwrap().to_str().unwrap();
+    let pinned = pinning::pin_backup(&sim, &daemon.session, oldest).unwrap();
+    assert_eq!(pinning::pin_backup(&sim, &daemon.session, oldest).unwrap(), pinned);
+    assert!(pinning::pin_backup(&sim, &daemon.session, "nothing.bin").is_err());
+    let gone = pinning::prune_backups(&sim, &daemon.session, 0).unwrap();
+    assert_eq!((gone.len(), files(&sim, "backups").len()), (1, 1));
+    for text in ["5", "6", "7", "8", "9"] {
+        assert!(daemon.say(text));
+        daemon.save("auto-save").unwrap();
+    }
+    assert_eq!(snapshot::load::<Toy>(&sim, &pinned).unwrap().0.texts(), ["1"]);
 }
 
 #[test]
