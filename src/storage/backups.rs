@@ -276,6 +276,25 @@ pub(crate) fn quarantine(vfs: &dyn Vfs, files: &SessionFiles, path: &Path, reaso
     Ok(target)
 }
 
+/// Moves a whole folder to the data directory's `quarantine/<time>_<reason>`, durably and in one step.
+pub(crate) fn quarantine_folder(vfs: &dyn Vfs, folder: &Path, reason: &str) -> io::Result<PathBuf> {
+    let quarantine = Path::new("quarantine");
+    vfs.create_dir(quarantine)?;
+    let name = format!("{}_{reason}", stamp(Timestamp(clock::now_ms())));
+    let mut place = quarantine.join(&name);
+    for number in 1..SAME_SECOND_MAX {
+        if stat_or_missing(vfs, &place)?.is_none() {
+            break;
+        }
+        place = quarantine.join(format!("{name}_{number:02}"));
+    }
+    vfs.rename(folder, &place)?;
+    for directory in [quarantine, folder.parent().unwrap_or(Path::new("")), Path::new("")] {
+        vfs.sync_dir(directory)?;
+    }
+    Ok(place)
+}
+
 /// Gives a file a second name; where the file system cannot do that, a copy. The directory is still to be synced.
 pub(crate) fn link_or_copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
     match vfs.link(from, to) {

@@ -101,6 +101,13 @@ impl Journaling {
         self.writer.listen(name, line);
     }
 
+    /// Lets go of a session, durably on return.
+    pub(crate) fn forget(&self, name: &SessionName) -> Result<(), OpenError> {
+        self.control(Control::Forgotten { session: name.clone() })?;
+        locked(&self.lines).remove(name);
+        Ok(())
+    }
+
     fn line(&self, name: &SessionName) -> Option<Arc<Line>> {
         locked(&self.lines).get(name).cloned()
     }

@@ -276,6 +276,28 @@ fn an_idle_session_does_not_pin_the_journal() {
 }
 
 #[test]
+fn a_forgotten_session_does_not_come_back_and_its_files_are_not_deleted() {
+    let (sim, vfs) = disk();
+    let mut daemon = Daemon::start(&vfs).unwrap();
+    assert!(daemon.say("stays"));
+    let other = SessionName::new("other").unwrap();
+    daemon.store.create_session(&other).unwrap();
+    let watch = Arc::new(Watch::default());
+    daemon.store.listen(&other, watch.clone());
+    let store = Arc::clone(&daemon.store);
+    let mut second = Daemon { store, session: other, toy: Toy::default(), watch, restored: None, notes: Vec::new() };
+    assert!(second.say("goes"));
+    second.save("auto-save").unwrap();
+    let place = daemon.store.forget_session(&second.session).unwrap();
+    assert_eq!(snapshot::load::<Toy>(&sim, &place.join(LIVE)).unwrap().0.texts(), ["goes"]);
+    assert!(daemon.store.forget_session(&daemon.session).is_err());
+    let image: SharedVfs = Arc::new(sim.crash_image(Survival::Nothing));
+    let opened = hotset::storage::open::<Toy>(&image, &options()).unwrap();
+    assert_eq!(opened.sessions.len(), 1);
+    opened.store.create_session(&second.session).unwrap();
+}
+
+#[test]
 fn a_close_that_cannot_wait_publishes_nothing_half() {
     let (sim, vfs) = disk();
     let mut daemon = saved(&vfs, 2);

@@ -8,7 +8,7 @@ use crate::ops::random;
 use crate::storage::backups::{self, Identity, SessionFiles};
 use crate::storage::journal::{self, Control, Lineage, Positions, Start};
 use crate::storage::journaling::Journaling;
-use crate::storage::metadata::{iso, stamp};
+use crate::storage::metadata::iso;
 use crate::storage::saver::{Order, Publication, SaverSetup, Shelf};
 use crate::storage::snapshot::{self, Header, Purpose, SnapshotId};
 use crate::storage::state_file;
@@ -164,36 +164,16 @@ impl Site<'_> {
             return Ok(());
         }
         let vfs = &*self.vfs;
-        let place = self.quarantine_place("superseded_journal")?;
-        vfs.create_dir(&place)?;
+        let copies = Path::new("superseded_journal");
+        vfs.create_dir(copies)?;
         for segment in &self.history.report().segments {
             let name = segment.file.file_name().ok_or(io::ErrorKind::InvalidInput).map_err(io::Error::from)?;
-            backups::copy(vfs, &segment.file, &place.join(name))?;
+            backups::copy(vfs, &segment.file, &copies.join(name))?;
         }
-        vfs.sync_dir(Path::new("quarantine"))?;
+        let place = backups::quarantine_folder(vfs, copies, "superseded_journal")?;
         let shown = vfs.display(&place);
         self.note(format!("{why}; the journal's files were copied to {shown}"));
         Ok(())
-    }
-
-    fn quarantine_place(&self, reason: &str) -> io::Result<PathBuf> {
-        let vfs = &*self.vfs;
-        vfs.create_dir(Path::new("quarantine"))?;
-        vfs.sync_dir(Path::new(""))?;
-        let name = format!("{}_{reason}", stamp(self.options.now));
-        for number in 0..100 {
-            let place = Path::new("quarantine").join(format!(
-                "{name}{}",
-                match number {
-                    0 => String::new(),
-                    number => format!("_{number:02}"),
-                }
-            ));
-            if backups::stat_or_missing(vfs, &place)?.is_none() {
-                return Ok(place);
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
     }
 
     /// Where the journal goes on. A damaged one that nobody needs any more is moved away whole.
@@ -202,10 +182,7 @@ impl Site<'_> {
             return Ok(start.clone());
         }
         if self.history.is_corrupt() {
-            let place = self.quarantine_place("damaged_journal")?;
-            self.vfs.rename(Path::new(journal::DIRECTORY), &place)?;
-            self.vfs.sync_dir(Path::new("quarantine"))?;
-            self.vfs.sync_dir(Path::new(""))?;
+            let place = backups::quarantine_folder(&*self.vfs, Path::new(journal::DIRECTORY), "damaged_journal")?;
             let shown = self.vfs.display(&place);
             self.note(format!("the damaged journal, which no session needs any more, is now {shown}"));
         }

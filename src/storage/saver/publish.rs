@@ -47,9 +47,17 @@ pub(crate) struct Shelf {
     /// The journal is not needed up to here.
     pub(crate) released: u64,
     /// The file written last because the snapshot had been changed by hand.
-    pub(crate) pending: Option<PathBuf>,
+    pending: Option<Aside>,
     /// Backups known to be whole.
     pub(crate) trusted: Trusted,
+}
+
+/// A state that was kept beside a snapshot changed by hand.
+#[derive(Debug)]
+struct Aside {
+    path: PathBuf,
+    seq: u64,
+    bytes: u64,
 }
 
 /// What to save, as the thread took it from the queue.
@@ -120,6 +128,11 @@ impl Shelf {
             }
             let bytes = published.identity.len;
             return Ok(saved(order, bytes, &self.files.live(), true));
+        }
+        if let Some(aside) =
+            self.pending.as_ref().filter(|aside| live == Live::ChangedByHand && aside.seq == order.state.seq())
+        {
+            return Ok(saved(order, aside.bytes, &aside.path, false));
         }
         if self.untidy {
             self.files.remove_temporary(vfs)?;
@@ -306,8 +319,9 @@ impl Shelf {
         vfs.rename(temporary, &name)?;
         vfs.sync_dir(&self.files.kept())?;
         vfs.sync_dir(&self.files.root)?;
-        if let Some(older) = self.pending.replace(name.clone()) {
-            self.warn("an older pre_restore file", backups::delete(vfs, &older));
+        let aside = Aside { path: name.clone(), seq: order.state.seq(), bytes: written.bytes };
+        if let Some(older) = self.pending.replace(aside) {
+            self.warn("removing an older pre_restore file", backups::delete(vfs, &older.path));
         }
         tracing::warn!(
             session = %self.files.name, seq = order.state.seq(),
