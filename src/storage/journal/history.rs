@@ -28,7 +28,8 @@ pub enum HistoryError {
         /// The last one that is gone.
         through: u64,
     },
-    /// The journal ends, or is damaged, before the last record asked for. What was visited is intact.
+    /// The journal ends, or is damaged, before the last record asked for. What was visited is intact. While a segment
+    /// is being begun this may happen once; try again from there.
     #[error("the journal can be read only up to record {reached}")]
     Incomplete {
         /// The last one visited, 0 = none.
