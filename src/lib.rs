@@ -1,8 +1,10 @@
 //! Hotset: a daemon that holds a live collaborative session and keeps it. This is the map of its rooms.
 //!
 //! Imports point down only: `main, cli -> server -> doors, console -> live -> storage -> session -> formats`;
-//! `ops` may be used by all but the pure rooms (`session`, `formats`). `tests/tidy.rs` enforces it.
+//! `ops` may be used by all but the pure rooms (`session`, `formats`); `bench` measures from outside and is used by `cli`
+//! alone. `tests/tidy.rs` enforces it.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod console;

@@ -1,3 +1,7 @@
 //! The `hotset` program: parse, configure, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hotset::cli::run(std::env::args_os()).into()
+}

@@ -1,1 +1,245 @@
 //! The command line: parse, run, exit codes.
+
+mod exit;
+mod http;
+mod offline;
+mod output;
+mod remote;
+mod settings;
+
+pub use exit::{Exit, Failure};
+pub use settings::ReferenceForm;
+
+use crate::bench::{self, BenchCommand};
+use crate::config::{KEYS, Loaded, Sources};
+use crate::ops::logging;
+use crate::server;
+use crate::session::SessionName;
+use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// Keeps live collaborative sessions, whatever happens.
+#[derive(Debug, Parser)]
+#[command(name = "hotset", version, disable_help_subcommand = true)]
+struct Cli {
+    /// Read these settings instead of config/hotset.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Read these settings instead of .env
+    #[arg(long, global = true, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (this is what happens without a command)
+    Serve,
+    /// Show what the running daemon is doing
+    Status,
+    /// Save a session now
+    Save(OneSession),
+    /// Make, list and verify backups
+    #[command(subcommand)]
+    Backups(BackupsCommand),
+    /// Put a backup in place of the current state; what was newer is kept (the daemon must be stopped)
+    Restore {
+        /// A backup's name, `latest`, or a file
+        from: String,
+        #[command(flatten)]
+        of: OneSession,
+        /// Only check and show what would be restored
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Go on after damage: shows what is lost, and with the token it prints, accepts that (the daemon must be stopped)
+    Recover {
+        /// The token that confirms what was shown
+        #[arg(long, value_name = "TOKEN")]
+        accept_loss: Option<String>,
+    },
+    /// Fill an empty session from the old server's session_snapshot.pkl or the add-on's .db (the daemon must be stopped)
+    Import {
+        /// The file; nothing in it is executed
+        file: PathBuf,
+        #[command(flatten)]
+        into: OneSession,
+    },
+    /// Check everything in the data directory
+    Fsck,
+    /// Write a session out as JSON
+    Export {
+        #[command(flatten)]
+        session: OneSession,
+        /// Write into this new file instead of to standard output
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Show the passwords in force
+    #[command(subcommand)]
+    Password(PasswordCommand),
+    /// Show and check the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// End with 0 if the daemon is alive (for containers)
+    Healthcheck,
+    /// Measure this daemon on this machine, against a bare room
+    #[command(subcommand)]
+    Bench(Box<BenchCommand>),
+}
+
+#[derive(Debug, Subcommand)]
+enum BackupsCommand {
+    /// Make a backup of a session now
+    Create {
+        #[command(flatten)]
+        of: OneSession,
+        /// Also copy it to this new file, or to standard output (`-`)
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// List a session's backups
+    List(OneSession),
+    /// Check every byte of one backup, or of all
+    Verify {
+        /// Its name
+        name: Option<String>,
+        #[command(flatten)]
+        of: OneSession,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PasswordCommand {
+    /// Show them; they are never shown anywhere else
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Show every setting and where it comes from
+    Show,
+    /// Say whether the settings are good, without starting anything
+    Check,
+    /// Print the reference of all settings
+    Reference {
+        /// In which form
+        #[arg(long, value_enum, default_value = "md")]
+        form: ReferenceForm,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct OneSession {
+    /// Which session
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = session_name)]
+    session: SessionName,
+}
+
+fn session_name(text: &str) -> Result<SessionName, String> {
+    SessionName::new(text).map_err(|error| error.to_string())
+}
+
+/// Runs the command line and says how the process should end.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help and version are no failures; clap knows where each belongs.
+            let _closed = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    match Cli::from_arg_matches(&matches).map_err(|error| Failure::new(Exit::Usage, error)).and_then(|cli| {
+        let sources = sources(&cli, &matches);
+        dispatch(cli, sources)
+    }) {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            output::complain(&failure.message);
+            failure.exit
+        }
+    }
+}
+
+/// The derived commands, with one flag for each setting from the table.
+fn command() -> clap::Command {
+    let settings = KEYS.iter().filter_map(|key| Some((key, key.flag()?)));
+    settings.fold(Cli::command(), |command, (key, flag)| {
+        let value = key.name.rsplit('_').next().unwrap_or_default().to_uppercase();
+        let arg = Arg::new(key.name).long(flag).value_name(value).help(key.doc).help_heading("Settings").global(true);
+        command.arg(arg.hide_short_help(true).allow_hyphen_values(false))
+    })
+}
+
+fn sources(cli: &Cli, matches: &ArgMatches) -> Sources {
+    let environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    let named = |name: &str| environment.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let flag = |key: &crate::config::Key| Some((key.name, matches.get_one::<String>(key.name)?.clone()));
+    Sources {
+        directory: PathBuf::new(),
+        config: cli.config.clone().or_else(|| named("HOTSET_CONFIG")),
+        env_file: cli.env_file.clone().or_else(|| named("HOTSET_ENV_FILE")),
+        flags: KEYS.iter().filter(|key| !key.is_secret()).filter_map(flag).collect(),
+        environment,
+    }
+}
+
+fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
+    if let Some(Command::Config(ConfigCommand::Reference { form })) = cli.command {
+        return settings::reference(form);
+    }
+    if let Some(Command::Bench(what)) = &cli.command {
+        return bench::run(what, cli.json).map_err(|error| Failure::new(Exit::InputOutput, error));
+    }
+    let loaded = sources.load()?;
+    match cli.command {
+        None | Some(Command::Serve) => Ok(server::run(sources, &loaded)?),
+        Some(command) => {
+            warn(&loaded);
+            logging::start_for_command().map_err(|error| Failure::new(Exit::Internal, error))?;
+            ask(command, &loaded, cli.json)
+        }
+    }
+}
+
+fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
+    match command {
+        Command::Serve | Command::Bench(_) | Command::Config(ConfigCommand::Reference { .. }) => Ok(()),
+        Command::Status => remote::status(loaded, json),
+        Command::Save(of) => remote::save(loaded, &of.session, json),
+        Command::Backups(BackupsCommand::Create { of, to }) => {
+            remote::create_backup(loaded, &of.session, to.as_deref(), json)
+        }
+        Command::Backups(BackupsCommand::List(of)) => offline::list_backups(loaded, &of.session, json),
+        Command::Backups(BackupsCommand::Verify { name, of }) => {
+            offline::verify_backups(loaded, &of.session, name.as_deref(), json)
+        }
+        Command::Restore { from, of, dry_run } => offline::restore(loaded, &of.session, &from, dry_run, json),
+        Command::Recover { accept_loss } => offline::recover(loaded, accept_loss.as_deref(), json),
+        Command::Import { file, into } => offline::import(loaded, &into.session, &file, json),
+        Command::Fsck => offline::fsck(loaded, json),
+        Command::Export { session, to } => output::write_out(to.as_deref(), &mut |out| {
+            if remote::export(loaded, &session.session, out)? {
+                return Ok(());
+            }
+            offline::export(loaded, &session.session, out)
+        }),
+        Command::Password(PasswordCommand::Show) => settings::show_passwords(loaded, json),
+        Command::Config(ConfigCommand::Show) => settings::show(loaded, json),
+        Command::Config(ConfigCommand::Check) => settings::check(loaded, json),
+        Command::Healthcheck => remote::healthcheck(loaded, json),
+    }
+}
+
+fn warn(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        output::complain(&format!("warning: {warning}"));
+    }
+}

@@ -1,1 +1,31 @@
 //! One task per session: commands in, events out; the directory of sessions and the connections that follow them.
+
+mod directory;
+mod ear;
+mod export;
+mod handle;
+pub mod machine;
+mod meter;
+mod pending;
+mod presence;
+mod request;
+mod saves;
+mod seed;
+mod session_task;
+mod subscriber;
+mod subscribers;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+pub use crate::storage::SaveOutcome;
+pub use directory::{Directory, OpenRefused};
+pub use export::{EXPORT_VERSION, export};
+pub use handle::{Counts, LastSave, LiveSettings, Membership, SessionHandle, SessionOrigin, Shared};
+pub use meter::{Meter, Reading};
+pub use presence::{PresenceBoard, Signal};
+pub use request::{Edit, JoinError, Joined, ResumeToken, Start, Work};
+pub use seed::{SeedError, SeedStep, seed};
+pub use subscriber::{Closing, Mode, Note, Refusal, Subscriber};
+pub use subscribers::Subscribers;
+pub use tail::{Chunk, Following, Frames, Tail, TailLimits, WireFormat};

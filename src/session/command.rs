@@ -1,5 +1,6 @@
 //! Commands: what a client, or the daemon itself, asks the session to do.
 
+use super::event::ids_size;
 use super::{ChatDraft, ClientId, MemberName, NodeId, OpKey, Payload, Role, TaskId, TaskStatus};
 
 use bytes::Bytes;
@@ -180,4 +181,25 @@ pub struct TaskPatch {
     pub status: Option<TaskStatus>,
     /// A new linked node, or `Some(None)` for none.
     pub node: Option<Option<NodeId>>,
+}
+
+impl NodePut {
+    /// About how many bytes it takes in the journal.
+    pub(super) fn size_hint(&self) -> usize {
+        let parent = self.parent.as_ref().map_or(0, |id| id.as_str().len());
+        let texts = self.id.as_str().len() + self.kind.len() + self.name.len() + parent;
+        texts + ids_size(&self.dependencies) + self.payload.len() + 160
+    }
+}
+
+impl NodePatch {
+    /// About how many bytes it takes in the journal.
+    pub(super) fn size_hint(&self) -> usize {
+        let payload = match &self.payload {
+            None => 0,
+            Some(PayloadChange::Replace(payload)) => payload.len() + 128,
+            Some(PayloadChange::Merge(patch) | PayloadChange::Patch(patch)) => patch.len(),
+        };
+        self.dependencies.as_deref().map_or(0, ids_size) + payload + 480
+    }
 }

@@ -90,10 +90,20 @@ pub enum Change {
         /// A JSON object.
         metadata: Bytes,
     },
-    /// An older or foreign state was put in place.
+    /// An older or foreign state was put in place: everybody is offline, every lock is released.
     Restored {
         /// What was restored, for people.
         source: Arc<str>,
+    },
+    /// The live state forgets what exceeds its limits. It is written down, so that replay does not depend on settings.
+    /// Nothing that clients need to be told.
+    Forgotten {
+        /// How many of the oldest chat messages.
+        messages: u64,
+        /// Members longest offline.
+        members: Vec<MemberName>,
+        /// Client programs longest silent: their applied operations are not recognised any more.
+        clients: Vec<ClientId>,
     },
 }
 
@@ -117,4 +127,44 @@ pub enum ChatKind {
     Link,
     /// Program text, shown as it is.
     Code,
+}
+
+impl Event {
+    /// The event that marks a restore. It is the daemon's own, and its `seq` may skip numbers.
+    pub fn restored(seq: u64, at: Timestamp, source: &str) -> Self {
+        let changes = vec![Change::Restored { source: source.into() }];
+        Self { seq, at, author: MemberName::daemon(), op: None, changes }
+    }
+
+    /// About how many bytes it takes in the journal; never less than half of the truth.
+    pub fn size_hint(&self) -> usize {
+        64 + self.author.as_str().len() + self.changes.iter().map(Change::size_hint).sum::<usize>()
+    }
+}
+
+impl Change {
+    /// About how many bytes it takes in the journal.
+    pub(super) fn size_hint(&self) -> usize {
+        16 + match self {
+            Self::NodePut(put) => put.size_hint(),
+            Self::NodePatched { id, patch } => id.as_str().len() + patch.size_hint(),
+            Self::NodesRemoved { ids } | Self::NodesUnlocked { ids } => ids_size(ids),
+            Self::NodeLocked { id, owner } => id.as_str().len() + owner.as_str().len(),
+            Self::TaskPut(put) => put.id.as_str().len() + put.title.len() + put.description.len() + 320,
+            Self::TaskPatched { id, patch } => {
+                id.as_str().len() + patch.description.as_ref().map_or(0, |text| text.len()) + 640
+            }
+            Self::TaskRemoved { id } => id.as_str().len(),
+            Self::ChatPosted(draft) => draft.text.len() + 144,
+            Self::MemberJoined { .. } | Self::MemberLeft { .. } => 80,
+            Self::MemberSet { metadata } => metadata.len(),
+            Self::Restored { source } => source.len(),
+            Self::Forgotten { members, clients, .. } => 80 * members.len() + 20 * clients.len(),
+        }
+    }
+}
+
+/// About how many bytes a list of ids takes when it is stored.
+pub(super) fn ids_size(ids: &[NodeId]) -> usize {
+    ids.iter().map(|id| id.as_str().len() + 3).sum()
 }

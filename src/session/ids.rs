@@ -24,7 +24,11 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $max:expr, $allowed:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name {
+            // First, so that comparing rarely has to follow the pointer.
+            prefix: u64,
+            text: Arc<str>,
+        }
 
         impl $name {
             /// Most bytes of UTF-8 that it may have.
@@ -34,24 +38,39 @@ macro_rules! text_id {
             pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidId> {
                 let text = text.as_ref();
                 check(text, Self::MAX_BYTES, $allowed)?;
-                Ok(Self(text.into()))
+                Ok(Self::unchecked(text.into()))
+            }
+
+            /// As `new`, sharing the text instead of copying it.
+            pub fn from_shared(text: Arc<str>) -> Result<Self, InvalidId> {
+                check(&text, Self::MAX_BYTES, $allowed)?;
+                Ok(Self::unchecked(text))
+            }
+
+            fn unchecked(text: Arc<str>) -> Self {
+                Self { prefix: prefix(&text), text }
             }
 
             /// The text itself.
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.text
+            }
+
+            /// The text itself, shared.
+            pub fn shared(&self) -> Arc<str> {
+                Arc::clone(&self.text)
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(&self.text)
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:?}", &*self.0)
+                write!(f, "{:?}", &*self.text)
             }
         }
     };
@@ -65,6 +84,15 @@ fn check(text: &str, max: usize, allowed: fn(char) -> bool) -> Result<(), Invali
         return Err(InvalidId::TooLong { max });
     }
     text.chars().find(|c| !allowed(*c)).map_or(Ok(()), |c| Err(InvalidId::Character(c)))
+}
+
+/// The first bytes as a number that orders as the texts do. Shorter texts are filled up with zeros, which no identity
+/// contains.
+fn prefix(text: &str) -> u64 {
+    let mut bytes = [0; 8];
+    let len = text.len().min(bytes.len());
+    bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
+    u64::from_be_bytes(bytes)
 }
 
 fn no_control(c: char) -> bool {
@@ -99,14 +127,24 @@ text_id!(
 impl MemberName {
     /// The author of what the daemon itself does (start, restore, import).
     pub fn daemon() -> Self {
-        Self("~hotset".into())
+        Self::unchecked("~hotset".into())
+    }
+
+    /// Whether this is the daemon's own name.
+    pub fn is_daemon(&self) -> bool {
+        self.as_str() == "~hotset"
+    }
+
+    /// Whether only the server may use it: it begins with `~`.
+    pub fn is_reserved(&self) -> bool {
+        self.as_str().starts_with('~')
     }
 }
 
 impl SessionName {
     /// The session whose files lie in the data directory itself.
     pub fn default_session() -> Self {
-        Self("default".into())
+        Self::unchecked("default".into())
     }
 
     /// Whether this is the default session.
@@ -139,4 +177,48 @@ pub enum Role {
     Member,
     /// Edits what others have locked, releases their locks, and asks for restores.
     Admin,
+}
+
+impl Role {
+    /// The stable name of the role, as it appears in the protocol.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Member => "member",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_order_as_their_texts_do() {
+        let mut texts = ["a", "aa", "aaaaaaaa", "aaaaaaaaa", "aaaaaaaab", "aaaaaaab", "b", "é", "日本", "~", "Z"];
+        let mut ids = texts.map(|text| NodeId::new(text).expect("an id"));
+        texts.sort_unstable();
+        ids.sort_unstable();
+        assert_eq!(ids.each_ref().map(NodeId::as_str), texts);
+    }
+
+    #[test]
+    fn what_is_no_identity_is_refused() {
+        assert_eq!(NodeId::new(""), Err(InvalidId::Empty));
+        assert_eq!(NodeId::new("a\0b"), Err(InvalidId::Character('\0')));
+        assert_eq!(NodeId::new("x".repeat(129)), Err(InvalidId::TooLong { max: 128 }));
+        assert!(NodeId::new("x".repeat(128)).is_ok());
+        assert_eq!(SessionName::new("A"), Err(InvalidId::Character('A')));
+        assert_eq!(SessionName::new(".."), Err(InvalidId::Character('.')));
+        assert!(SessionName::new("a-b_9").is_ok());
+    }
+
+    #[test]
+    fn the_daemon_has_a_name_that_nobody_else_may_use() {
+        assert!(MemberName::daemon().is_daemon());
+        assert!(MemberName::daemon().is_reserved());
+        assert_eq!(MemberName::new("~hotset").as_ref(), Ok(&MemberName::daemon()));
+        assert!(!MemberName::new("alice").expect("a name").is_reserved());
+    }
 }

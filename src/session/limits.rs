@@ -5,15 +5,16 @@
 pub struct Limits {
     /// Nodes in the scene.
     pub nodes: u64,
-    /// Bytes of all payloads together.
+    /// Bytes of all payloads together, and of the ids that nodes depend on.
     pub payload_bytes_total: u64,
-    /// Bytes of one payload.
+    /// Bytes of one payload; never more than about 64 MiB. A JSON payload that is patched may have 16 MiB, above that it
+    /// can only be replaced.
     pub payload_bytes: u64,
     /// Dependencies of one node.
     pub dependencies: u64,
     /// Nodes above a node.
     pub depth: u64,
-    /// Nesting of one JSON payload.
+    /// Nesting of one JSON payload; never more than 120.
     pub json_depth: u64,
     /// Operations in one batch.
     pub batch_operations: u64,
@@ -56,3 +57,19 @@ impl Default for Limits {
 
 /// Operations remembered per client program for idempotency (`DESIGN.md` says 1,024; half of it may be unanswered).
 pub(super) const OPS_REMEMBERED: usize = 1_024;
+
+/// Nodes that one member may have locked at once: keeps the event that releases them all within what can be stored.
+pub(super) const LOCKS_PER_MEMBER: usize = 262_144;
+
+/// Bytes that one node may take in a snapshot, whatever `Limits::payload_bytes` says: a section holds 64 MiB.
+pub(super) const STORED_NODE_BYTES: usize = (64 << 20) - (4 << 10);
+
+/// Bytes that one event may take in the journal: the codec refuses more than 80 MiB.
+pub(super) const STORED_EVENT_BYTES: usize = 72 << 20;
+
+/// Work that one edit may cause: bytes of JSON that its patches read, and [`NODE_WORK`] for each node looked at below
+/// one that moves or goes. It bounds how long a single edit can stop everybody, to about a second.
+pub(super) const EDIT_WORK: u64 = 64 << 20;
+
+/// What looking at one node counts for in [`EDIT_WORK`].
+pub(super) const NODE_WORK: u64 = 16;

@@ -1,5 +1,9 @@
 //! Tasks: what is to be done, by whom, and how far it is.
 
+use super::{MemberName, NodeId, TaskId, TaskPatch, TaskPut, Timestamp};
+use imbl::OrdMap;
+use std::sync::Arc;
+
 /// How far a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskStatus {
@@ -9,4 +13,86 @@ pub enum TaskStatus {
     InProgress,
     /// Finished.
     Done,
+}
+
+/// A task, as the session keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its identity.
+    pub id: TaskId,
+    /// What is to be done, in short.
+    pub title: Arc<str>,
+    /// What is to be done, in full.
+    pub description: Arc<str>,
+    /// Whom it is for; empty for nobody.
+    pub assignee: Arc<str>,
+    /// How far it is.
+    pub status: TaskStatus,
+    /// The node it is about; need not exist.
+    pub node: Option<NodeId>,
+    /// Who created it.
+    pub author: MemberName,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it last changed.
+    pub changed: Timestamp,
+    /// The `seq` of the event that last changed it.
+    pub revision: u64,
+}
+
+/// All tasks of a session, by id.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Tasks {
+    pub(super) by_id: OrdMap<TaskId, Arc<Task>>,
+}
+
+/// What an event says about every change in it.
+#[derive(Clone, Copy)]
+pub(super) struct Stamp<'a> {
+    pub(super) seq: u64,
+    pub(super) at: Timestamp,
+    pub(super) author: &'a MemberName,
+}
+
+impl Tasks {
+    pub(super) fn put(&mut self, put: &TaskPut, stamp: Stamp<'_>) {
+        let old = self.by_id.get(&put.id);
+        let task = Task {
+            id: put.id.clone(),
+            title: Arc::clone(&put.title),
+            description: Arc::clone(&put.description),
+            assignee: Arc::clone(&put.assignee),
+            status: put.status,
+            node: put.node.clone(),
+            author: old.map_or(stamp.author, |task| &task.author).clone(),
+            created: old.map_or(stamp.at, |task| task.created),
+            changed: stamp.at,
+            revision: stamp.seq,
+        };
+        self.by_id.insert(put.id.clone(), Arc::new(task));
+    }
+
+    pub(super) fn patched(&mut self, id: &TaskId, patch: &TaskPatch, stamp: Stamp<'_>) {
+        let Some(task) = self.by_id.get_mut(id) else { return };
+        let task = Arc::make_mut(task);
+        if let Some(title) = &patch.title {
+            task.title = Arc::clone(title);
+        }
+        if let Some(description) = &patch.description {
+            task.description = Arc::clone(description);
+        }
+        if let Some(assignee) = &patch.assignee {
+            task.assignee = Arc::clone(assignee);
+        }
+        if let Some(node) = &patch.node {
+            task.node.clone_from(node);
+        }
+        task.status = patch.status.unwrap_or(task.status);
+        task.changed = stamp.at;
+        task.revision = stamp.seq;
+    }
+
+    pub(super) fn removed(&mut self, id: &TaskId) {
+        self.by_id.remove(id);
+    }
 }

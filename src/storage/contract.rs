@@ -161,6 +161,8 @@ pub struct Saved {
 
 /// The part of a store that a live session uses. `live` reaches storage only through it.
 pub trait Store: Send + Sync {
+    /// Makes a place for a session, durably; does nothing if it has one. Blocks.
+    fn create_session(&self, session: &SessionName) -> Result<(), String>;
     /// Queues records of one session, in order. Never blocks; the session bounds what it queues.
     fn append(&self, session: &SessionName, records: Vec<Record>);
     /// Registers who is told about the session's durable `seq`. Replaces an earlier listener.

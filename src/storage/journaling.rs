@@ -3,13 +3,16 @@
 use crate::ops::{clock, random};
 use crate::session::SessionName;
 use crate::storage::backups::SessionFiles;
-use crate::storage::journal::{Control, FileMark, Published, Retention, Start, Stats, Writer};
+use crate::storage::journal::{
+    self, Control, FileMark, HistoryError, Lineage, Published, Retention, Start, Stats, Writer,
+};
 use crate::storage::recovery::{OpenError, OpenOptions};
 use crate::storage::saver::{Ledger, Publication, Shelf, locked};
 use crate::storage::snapshot::SnapshotId;
 use crate::storage::vfs::SharedVfs;
 use crate::storage::{Branch, Durable, Record, ResumePoint, Run, Trouble};
 use std::collections::BTreeMap;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +25,7 @@ pub(crate) struct Journaling {
     vfs: SharedVfs,
     writer: Writer,
     epoch: u64,
+    lineage: Lineage,
     run: Run,
     history: Duration,
     history_bytes: u64,
@@ -38,18 +42,42 @@ impl Journaling {
         run: Control,
         options: &OpenOptions,
     ) -> Result<Arc<Self>, OpenError> {
+        let lineage = start.lineage();
         let writer = Writer::open(Arc::clone(&vfs), options.journal.clone(), start, epoch)?;
         writer.control(run).map_err(|trouble| OpenError::Journal(trouble.message))?;
         Ok(Arc::new(Self {
             vfs,
             writer,
             epoch,
+            lineage,
             run: options.run,
             history: options.history,
             history_bytes: options.history_cap,
             lines: Mutex::default(),
             floors: Mutex::default(),
         }))
+    }
+
+    /// The session's records with `seq` in `range`, in order, as far back as its current branch and the journal reach.
+    pub(crate) fn past(&self, name: &SessionName, range: RangeInclusive<u64>) -> Vec<(u64, Vec<u8>)> {
+        let mut records: Vec<(u64, Branch, Vec<u8>)> = Vec::new();
+        let mut first = *range.start();
+        // A second try when the journal says that it begins later than asked for.
+        for _ in 0..2 {
+            records.clear();
+            let visited = journal::history(&*self.vfs, self.lineage, name, first..=*range.end(), &mut |item| {
+                records.push((item.seq, item.branch, item.body.to_vec()));
+                ControlFlow::Continue(())
+            });
+            match visited {
+                Err(HistoryError::Gone { through }) if through < *range.end() => first = through + 1,
+                Ok(()) | Err(_) => break,
+            }
+        }
+        let branch = records.last().map(|(_, branch, _)| *branch);
+        let older = records.iter().rposition(|(_, other, _)| Some(*other) != branch).map_or(0, |index| index + 1);
+        records.drain(..older);
+        records.into_iter().map(|(seq, _, body)| (seq, body)).collect()
     }
 
     /// The number of this start.

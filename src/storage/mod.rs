@@ -8,6 +8,7 @@ mod backups;
 pub mod codec;
 mod contract;
 pub mod fsck;
+pub mod inspect;
 pub mod journal;
 mod journaling;
 mod metadata;

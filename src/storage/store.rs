@@ -2,6 +2,7 @@
 
 use crate::session::{SessionName, Timestamp};
 use crate::storage::backups::{self, SessionFiles};
+use crate::storage::fsck::{BackupInfo, list_backups};
 use crate::storage::journal::Stats;
 use crate::storage::journaling::Journaling;
 use crate::storage::recovery::OpenError;
@@ -111,6 +112,17 @@ impl DirectoryStore {
         Ok(backups::quarantine_folder(&*self.vfs, &files.root, &reason).map_err(OpenError::Io)?)
     }
 
+    /// Records of a session with `seq` from `first` to `last`, in order: those of its current branch that the journal
+    /// still has, hence perhaps none. `last` must be durable. Reads files.
+    pub fn past(&self, session: &SessionName, first: u64, last: u64) -> Vec<(u64, Vec<u8>)> {
+        self.running.as_ref().map(|running| running.journaling.past(session, first..=last)).unwrap_or_default()
+    }
+
+    /// The session's backups, newest first. Reads files.
+    pub fn backups(&self, session: &SessionName) -> io::Result<Vec<BackupInfo>> {
+        list_backups(&*self.vfs, session)
+    }
+
     /// How the store is doing.
     pub fn status(&self) -> Status {
         let running = self.running.as_ref();
@@ -142,6 +154,13 @@ impl DirectoryStore {
 }
 
 impl Store for DirectoryStore {
+    fn create_session(&self, name: &SessionName) -> Result<(), String> {
+        match Self::create_session(self, name) {
+            Ok(()) | Err(CreateError::Exists(_)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn append(&self, session: &SessionName, records: Vec<Record>) {
         if let Some(running) = &self.running {
             running.journaling.append(session, records);

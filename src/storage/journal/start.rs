@@ -25,6 +25,11 @@ pub struct Start {
 }
 
 impl Start {
+    /// Which data directory it belongs to.
+    pub fn lineage(&self) -> Lineage {
+        self.lineage
+    }
+
     /// A journal in an empty directory. `positions` is what is known about sessions from elsewhere.
     pub fn fresh(lineage: Lineage, positions: Positions) -> Self {
         Self {

@@ -282,7 +282,7 @@ impl Site<'_> {
 
 fn read_only<M>(built: Built<M>) -> Plan<M> {
     let damage = built.missing.clone().unwrap_or_default();
-    let command = "hotset recover   # when the daemon is stopped; shows what would be lost, and asks".to_owned();
+    let command = "hotset recover".to_owned();
     Plan::ReadOnly { built, damage, command }
 }
 

@@ -1,0 +1,150 @@
+//! What commands print: JSON when asked for, else tables and lines for people.
+
+use super::exit::{Exit, Failure};
+use serde_json::Value;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// Prints text as it is.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = Pipe(io::stdout().lock());
+    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
+}
+
+/// Standard output that takes everything once its reader has gone away (`| head`): that is no failure of ours.
+struct Pipe<W>(W);
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        gone_is_fine(self.0.write(bytes), bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        gone_is_fine(self.0.flush(), ())
+    }
+}
+
+fn gone_is_fine<T>(result: io::Result<T>, instead: T) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(instead),
+        other => other,
+    }
+}
+
+/// Writes something large: to a new file (for its owner only, whole or not at all), or to standard output (`-` or none).
+pub(super) fn write_out(
+    to: Option<&Path>,
+    write: &mut dyn FnMut(&mut dyn Write) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let Some(path) = to.filter(|path| *path != Path::new("-")) else {
+        return write(&mut Pipe(io::stdout().lock()));
+    };
+    let failed = |exit, error: io::Error| Failure::new(exit, format!("{}: {error}", path.display()));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.map_err(|error| failed(Exit::CannotCreate, error))?;
+    let written = write(&mut file).and_then(|()| file.sync_all().map_err(|error| failed(Exit::InputOutput, error)));
+    if written.is_err() {
+        // What is incomplete must not be taken for an export; the first error says why it is.
+        let _removed = std::fs::remove_file(path);
+    }
+    written
+}
+
+/// Prints a message on standard error, each line marked as ours.
+pub(super) fn complain(message: &str) {
+    let mut out = io::stderr().lock();
+    for line in message.lines().filter(|line| !line.is_empty()) {
+        // Nobody is left to tell if standard error is closed.
+        let _closed = writeln!(out, "hotset: {line}");
+    }
+}
+
+/// Prints a document: as JSON, or for people.
+pub(super) fn show(document: &Value, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        let text = serde_json::to_string_pretty(document).expect("a JSON value always has a text");
+        return print(&format!("{text}\n"));
+    }
+    print(&readable(document))
+}
+
+/// Lists of objects become tables, objects become lines of names and values.
+fn readable(document: &Value) -> String {
+    match document {
+        Value::Array(rows) if rows.is_empty() => "none\n".into(),
+        Value::Array(rows) if rows.iter().all(Value::is_object) => records(rows),
+        Value::Array(items) => items.iter().map(|item| cell(item) + "\n").collect(),
+        Value::Object(fields) => {
+            let nested = |value: &Value| value.as_array().is_some_and(|rows| rows.iter().any(Value::is_object));
+            let plain = fields.iter().filter(|(_, value)| !nested(value));
+            let lines: Vec<_> = plain.map(|(name, value)| vec![name.clone(), cell(value)]).collect();
+            let mut text = table(&lines);
+            for (name, value) in fields.iter().filter(|(_, value)| nested(value)) {
+                text = format!("{text}\n{name}\n{}", readable(value));
+            }
+            text
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => cell(document) + "\n",
+    }
+}
+
+fn records(rows: &[Value]) -> String {
+    let mut names: Vec<&String> = Vec::new();
+    for name in rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let head = names.iter().map(|name| name.to_uppercase()).collect();
+    let body = rows.iter().map(|row| names.iter().map(|name| cell(&row[name.as_str()])).collect());
+    table(&std::iter::once(head).chain(body).collect::<Vec<_>>())
+}
+
+fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Columns aligned, two spaces apart.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lists_become_aligned_tables() {
+        let rows = json!([{"file": "a", "bytes": 1}, {"file": "longer", "bytes": 22, "kept": true}]);
+        assert_eq!(readable(&rows), "FILE    BYTES  KEPT\na       1      -\nlonger  22     true\n");
+        assert_eq!(readable(&json!([])), "none\n");
+    }
+
+    #[test]
+    fn objects_become_lines_and_their_lists_tables() {
+        let status = json!({"version": "1", "sessions": [{"name": "default"}], "read_only": false});
+        assert_eq!(readable(&status), "version    1\nread_only  false\n\nsessions\nNAME\ndefault\n");
+    }
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        assert!(!readable(&json!({"name": "\u{1b}[2J\nx"})).contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,121 @@
+//! Commands that ask the running daemon: status, save, backups, export, healthcheck.
+
+use super::exit::{Exit, Failure};
+use super::http::{Daemon, Response};
+use super::output;
+use crate::config::{Access, Loaded};
+use crate::session::SessionName;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// Most bytes of an answer that is held in memory.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// How long an answer may take: saving a large session takes a while.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// How long a healthy daemon may take to say so.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// `hotset status`.
+pub(super) fn status(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
+    output::show(&call(loaded, "GET", "/api/v1/status")?, as_json)
+}
+
+/// `hotset save`.
+pub(super) fn save(loaded: &Loaded, session: &SessionName, as_json: bool) -> Result<(), Failure> {
+    output::show(&call(loaded, "POST", &format!("/api/v1/sessions/{session}/save"))?, as_json)
+}
+
+/// `hotset backups create`; a copy of the file goes to `to`.
+pub(super) fn create_backup(
+    loaded: &Loaded,
+    session: &SessionName,
+    to: Option<&Path>,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let answer = call(loaded, "POST", &format!("/api/v1/sessions/{session}/backups"))?;
+    let Some(to) = to else { return output::show(&answer, as_json) };
+    let name = answer["file"].as_str().unwrap_or_default();
+    let path = loaded.settings.data_dir.join(name);
+    // Once open, the file stays what it is, also when the daemon renames it.
+    let mut file =
+        File::open(&path).map_err(|error| Failure::new(Exit::InputOutput, format!("{}: {error}", path.display())))?;
+    output::write_out(Some(to), &mut |out| Ok(io::copy(&mut file, out).map(drop)?))?;
+    if to == Path::new("-") { Ok(()) } else { output::show(&answer, as_json) }
+}
+
+/// `hotset export` from the running daemon. `false`: no daemon answers, and nothing was written.
+pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write) -> Result<bool, Failure> {
+    let Some(daemon) = daemon(loaded)? else { return Ok(false) };
+    let Ok(answer) = daemon.request("GET", &format!("/api/v1/sessions/{session}/export"), "") else { return Ok(false) };
+    let mut answer = accepted(answer)?;
+    let copied = io::copy(&mut answer.body, out).and_then(|_| out.flush());
+    copied.map_err(|error| Failure::new(Exit::InputOutput, format!("the export broke off: {error}")))?;
+    Ok(true)
+}
+
+/// `hotset healthcheck`: whether the daemon's loops turn.
+pub(super) fn healthcheck(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
+    let daemon = Daemon::new(&loaded.settings.network, None, HEALTH_PATIENCE);
+    let answer = daemon.request("GET", "/livez", "").map_err(|error| unreachable(&daemon, &error))?;
+    let status = answer.status;
+    if status != 200 {
+        let message = format!("not healthy: {} answers {status}: {}", daemon.address(), text(answer)?.trim());
+        return Err(Failure::new(Exit::Unavailable, message));
+    }
+    output::show(&json!({ "healthy": true }), as_json)
+}
+
+/// Asks, and reads the answer as JSON.
+fn call(loaded: &Loaded, method: &str, path: &str) -> Result<Value, Failure> {
+    let answer = text(ask(loaded, method, path)?)?;
+    serde_json::from_str(&answer).map_err(|_| Failure::new(Exit::Unavailable, "the daemon's answer is no JSON"))
+}
+
+/// Asks with the admin token; anything but success is a failure.
+fn ask(loaded: &Loaded, method: &str, path: &str) -> Result<Response, Failure> {
+    let daemon = daemon(loaded)?.ok_or_else(|| {
+        let place = loaded.settings.data_dir.join(Access::ADMIN_TOKEN_FILE);
+        Failure::new(Exit::Unavailable, format!("no daemon has run here: there is no {}", place.display()))
+    })?;
+    accepted(daemon.request(method, path, "").map_err(|error| unreachable(&daemon, &error))?)
+}
+
+/// The daemon of this data directory, if one has ever run in it.
+fn daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
+    let token = Access::admin_token(&loaded.settings.data_dir)?;
+    Ok(token.map(|token| Daemon::new(&loaded.settings.network, Some(token), PATIENCE)))
+}
+
+fn accepted(answer: Response) -> Result<Response, Failure> {
+    let exit = match answer.status {
+        200..300 => return Ok(answer),
+        401 | 403 => Exit::Permission,
+        400 | 404 | 422 => Exit::Data,
+        429 | 503 => Exit::Unavailable,
+        _ => Exit::InputOutput,
+    };
+    let status = answer.status;
+    Err(Failure::new(exit, format!("the daemon refuses ({status}): {}", reason(&text(answer)?))))
+}
+
+fn unreachable(daemon: &Daemon, error: &io::Error) -> Failure {
+    Failure::new(Exit::Unavailable, format!("no daemon answers at http://{}: {error}", daemon.address()))
+}
+
+fn text(answer: Response) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = answer.body.take(ANSWER_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|error| Failure::new(Exit::Unavailable, format!("the daemon's answer broke off: {error}")))?;
+    Ok(text)
+}
+
+/// The `message` of a JSON error, or its text.
+fn reason(answer: &str) -> String {
+    let document: Value = serde_json::from_str(answer).unwrap_or_default();
+    let found =
+        [&document["message"], &document["error"]["message"], &document["error"]].into_iter().find_map(Value::as_str);
+    found.unwrap_or(answer).trim().to_owned()
+}

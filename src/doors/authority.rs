@@ -1,0 +1,32 @@
+//! Who may come in: what every door asks before it lets anyone into a session.
+
+use crate::session::Role;
+use std::net::IpAddr;
+
+/// What somebody shows at the door.
+#[derive(Clone, Copy)]
+pub enum Credentials<'a> {
+    /// Nothing.
+    None,
+    /// The server password.
+    Password(&'a str),
+    /// A token, for example the admin token.
+    Token(&'a str),
+}
+
+/// Why somebody is not let in. Deliberately says little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Password, token or session are wrong; which of them is not said.
+    #[error("the password, the token or the session name is wrong")]
+    Wrong,
+    /// Too many wrong attempts from this address.
+    #[error("too many wrong passwords from your address: wait a minute")]
+    TooManyAttempts,
+}
+
+/// Decides what somebody may do. Implemented where the secrets are.
+pub trait Authority: Send + Sync {
+    /// The role that these credentials give to a peer.
+    fn admit(&self, peer: IpAddr, credentials: Credentials<'_>) -> Result<Role, Denied>;
+}

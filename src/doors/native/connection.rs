@@ -1,0 +1,454 @@
+//! One native connection: reads operations, writes what the session has released, and never holds anyone up.
+
+use super::encode;
+use super::frame::Format;
+use super::message::{BadMessage, Incoming};
+use super::pace::Pace;
+use super::replies::{self, Outgoing};
+use super::state_parts::StateParts;
+use super::stream::Stream;
+use super::translate::{self, ClientMessage};
+use super::{CloseReason, PENDING_MAX, PRESENCE_BYTES_MAX};
+use crate::formats::json;
+use crate::live::{Closing, Edit, Following, Membership, Note, WireFormat, Work};
+use crate::ops::clock;
+use std::io::{self, Read as _};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
+use tokio_tungstenite::tungstenite;
+use tungstenite::Message;
+use tungstenite::protocol::WebSocketContext;
+
+/// Bytes taken from the tail at once: what one slow connection can hold on to.
+const WRITE_AHEAD: usize = 256 << 10;
+
+/// Times that one turn writes before others get theirs.
+const WRITES_PER_TURN: usize = 16;
+
+/// Messages taken in before what they ask for is handed over.
+const READ_AHEAD: usize = 64;
+
+/// Between pings, and between looks at whether the connection still makes progress.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// A reader that takes nothing for this long is closed.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// The WebSocket machinery over a stream.
+pub(super) struct Socket {
+    pub(super) context: WebSocketContext,
+    pub(super) stream: Stream,
+    pub(super) format: Format,
+}
+
+/// Why reading stopped.
+pub(super) enum ReadEnd {
+    /// The peer closed, or the network did.
+    Gone,
+    /// The peer broke a rule.
+    Close(CloseReason),
+}
+
+impl Socket {
+    /// The next message, if one is there. Control frames are answered and returned too.
+    pub(super) fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Message, ReadEnd>> {
+        loop {
+            match self.context.read(&mut self.stream) {
+                Ok(message) => {
+                    self.stream.settle();
+                    return Poll::Ready(Ok(message));
+                }
+                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.stream.take_starved() {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    match self.stream.poll_readable(context) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(Err(ReadEnd::Gone)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Err(error) => return Poll::Ready(Err(read_end(error))),
+            }
+        }
+    }
+
+    /// Appends a message of our own.
+    pub(super) fn say(&mut self, message: &Outgoing<'_>) {
+        encode::small(self.stream.own(), self.format, message);
+    }
+
+    /// Says goodbye and writes it out, as far as the socket takes it within a moment.
+    pub(super) async fn close(mut self, reason: CloseReason) {
+        let frame = tungstenite::protocol::CloseFrame { code: reason.code().into(), reason: reason.text().into() };
+        // Already closed is closed.
+        _ = self.context.close(&mut self.stream, Some(frame));
+        let mut progress = 0;
+        let written = std::future::poll_fn(|context| self.stream.poll_write_out(context, &mut progress));
+        if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), written).await {
+            self.linger().await;
+        }
+    }
+
+    /// Reads on for a moment, so that the goodbye is not destroyed by a reset over unread input. What comes is thrown
+    /// away unparsed: after an error the parser cannot go on.
+    async fn linger(&mut self) {
+        self.stream.refill();
+        let drained = std::future::poll_fn(|context| {
+            let mut unread = [0; 4096];
+            loop {
+                match self.stream.read(&mut unread) {
+                    Ok(0) => return Poll::Ready(()),
+                    Ok(_) => self.stream.settle(),
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(()),
+                    Err(_) if self.stream.take_starved() => {
+                        self.stream.refill();
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Err(_) => match self.stream.poll_readable(context) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(()),
+                        Poll::Pending => return Poll::Pending,
+                    },
+                }
+            }
+        });
+        _ = tokio::time::timeout(Duration::from_millis(500), drained).await;
+    }
+}
+
+fn read_end(error: tungstenite::Error) -> ReadEnd {
+    match error {
+        tungstenite::Error::Capacity(_) => ReadEnd::Close(CloseReason::TooLarge),
+        tungstenite::Error::Utf8(_) => ReadEnd::Close(CloseReason::NotUtf8),
+        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => ReadEnd::Gone,
+        tungstenite::Error::Protocol(_) => ReadEnd::Close(CloseReason::NotWebSocket),
+        tungstenite::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+            ReadEnd::Close(CloseReason::Busy)
+        }
+        _ => ReadEnd::Gone,
+    }
+}
+
+/// A connection that has been welcomed.
+pub(super) struct Connection {
+    socket: Socket,
+    membership: Membership,
+    pace: Pace,
+    /// Everything up to this event has been handed to the socket.
+    cursor: u64,
+    /// A state that is being sent; events wait until it is through.
+    parts: Option<StateParts>,
+    presence_seen: u64,
+    last_op: u64,
+    unanswered: usize,
+    inbound: Vec<Message>,
+    heartbeat: Pin<Box<Sleep>>,
+    pings_unanswered: u32,
+    last_progress: Instant,
+}
+
+/// What a turn at the socket led to.
+enum Turn {
+    /// Messages were taken in.
+    Inbound,
+    /// The reader has fallen off the tail.
+    Behind,
+    /// It is over, and why (`None`: the peer has gone).
+    Over(Option<CloseReason>),
+}
+
+impl Connection {
+    pub(super) fn new(socket: Socket, membership: Membership, pace: Pace) -> Self {
+        Self {
+            socket,
+            membership,
+            pace,
+            cursor: 0,
+            parts: None,
+            presence_seen: 0,
+            last_op: 0,
+            unanswered: 0,
+            inbound: Vec::new(),
+            heartbeat: Box::pin(tokio::time::sleep(HEARTBEAT)),
+            pings_unanswered: 0,
+            last_progress: clock::instant(),
+        }
+    }
+
+    /// Continues after this event.
+    pub(super) fn resume_after(&mut self, seq: u64) {
+        self.cursor = seq;
+    }
+
+    /// Begins with this state.
+    pub(super) fn begin_with(&mut self, parts: StateParts) {
+        self.cursor = parts.seq();
+        self.parts = Some(parts);
+    }
+
+    /// Runs until the connection ends; the member leaves then.
+    pub(super) async fn run(mut self) {
+        let reason = loop {
+            let turn = std::future::poll_fn(|context| self.poll_turn(context)).await;
+            match turn {
+                Turn::Over(reason) => break reason,
+                Turn::Inbound => {
+                    if let Some(reason) = self.take_inbound().await {
+                        break Some(reason);
+                    }
+                }
+                Turn::Behind => match self.membership.session().state().await {
+                    Ok(state) => self.begin_with(StateParts::new(Box::new(state))),
+                    Err(_) => break Some(CloseReason::Stopping),
+                },
+            }
+        };
+        let Self { socket, membership, .. } = self;
+        drop(membership);
+        if let Some(reason) = reason {
+            socket.close(reason).await;
+        }
+    }
+
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+        self.socket.stream.refill();
+        let read = self.poll_read(context);
+        if self.heartbeat.as_mut().poll_elapsed(context)
+            && let Some(reason) = self.heartbeat()
+        {
+            return Poll::Ready(Turn::Over(Some(reason)));
+        }
+        // Registers for the next wake before looking at what there is to write.
+        _ = self.membership.subscriber().poll_woken(context);
+        let written = self.poll_write(context);
+        match (read, written) {
+            (Poll::Ready(turn @ Turn::Over(_)), _) | (_, Poll::Ready(turn)) => Poll::Ready(turn),
+            (Poll::Ready(turn), Poll::Pending) => Poll::Ready(turn),
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+        while self.inbound.len() < READ_AHEAD {
+            match self.socket.poll_message(context) {
+                Poll::Ready(Ok(message)) => match message {
+                    Message::Text(_) | Message::Binary(_) => self.inbound.push(message),
+                    Message::Pong(_) => self.pings_unanswered = 0,
+                    Message::Ping(_) | Message::Frame(_) => {
+                        if !self.pace.control_frame(clock::instant()) {
+                            return Poll::Ready(Turn::Over(Some(CloseReason::Flooding)));
+                        }
+                    }
+                    Message::Close(_) => return Poll::Ready(Turn::Over(None)),
+                },
+                Poll::Ready(Err(ReadEnd::Gone)) => return Poll::Ready(Turn::Over(None)),
+                Poll::Ready(Err(ReadEnd::Close(reason))) => return Poll::Ready(Turn::Over(Some(reason))),
+                Poll::Pending => break,
+            }
+        }
+        if self.inbound.is_empty() { Poll::Pending } else { Poll::Ready(Turn::Inbound) }
+    }
+
+    /// Writes until there is nothing more to write, or the socket takes no more.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+        for _ in 0..WRITES_PER_TURN {
+            let more = match self.fill() {
+                Ok(more) => more,
+                Err(turn) => return Poll::Ready(turn),
+            };
+            let mut progress = 0;
+            let written = self.socket.stream.poll_write_out(context, &mut progress);
+            if progress > 0 {
+                self.last_progress = clock::instant();
+            }
+            match written {
+                Poll::Ready(Ok(())) if more => {}
+                Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Turn::Over(None)),
+            }
+        }
+        // There is more: after the others have had their turn.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Queues what there is to write, up to the write-ahead. Says whether there may be more.
+    fn fill(&mut self) -> Result<bool, Turn> {
+        for note in self.membership.subscriber().take_notes() {
+            self.answer(note)?;
+        }
+        if self.socket.stream.waiting() >= WRITE_AHEAD {
+            return Ok(true);
+        }
+        if let Some(parts) = &mut self.parts {
+            match parts.next_part(self.socket.format) {
+                Some(frames) => self.socket.stream.push(frames.parts.into_iter()),
+                None => self.parts = None,
+            }
+            return Ok(true);
+        }
+        let events = self.fill_events()?;
+        self.fill_presence();
+        Ok(events)
+    }
+
+    fn fill_events(&mut self) -> Result<bool, Turn> {
+        let (slot, encode): (_, fn(&[_]) -> _) = match self.socket.format {
+            Format::Json => (WireFormat::NATIVE_JSON, encode::events_json),
+            Format::Binary => (WireFormat::NATIVE_BINARY, encode::events_binary),
+        };
+        match self.membership.shared().tail.after(self.cursor, WRITE_AHEAD) {
+            Following::Nothing => Ok(false),
+            Following::Gone => Err(Turn::Behind),
+            Following::Chunks(chunks) => {
+                for chunk in chunks {
+                    self.socket.stream.push(chunk.bytes_after(self.cursor, slot, encode));
+                    self.cursor = chunk.last_seq();
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn fill_presence(&mut self) {
+        let (version, signals) = self.membership.shared().presence.since(self.presence_seen);
+        self.presence_seen = version;
+        let own = &self.membership.subscriber().name;
+        let (slot, encode): (_, fn(&_) -> _) = match self.socket.format {
+            Format::Json => (WireFormat::NATIVE_JSON, encode::signal_json),
+            Format::Binary => (WireFormat::NATIVE_BINARY, encode::signal_binary),
+        };
+        let frames = signals.iter().filter(|signal| signal.name != *own).map(|signal| signal.frame(slot, encode));
+        self.socket.stream.push(frames);
+    }
+
+    fn answer(&mut self, note: Note) -> Result<(), Turn> {
+        match note {
+            Note::Ack { op, seq } => {
+                self.unanswered = self.unanswered.saturating_sub(1);
+                self.socket.say(&Outgoing::Ack { op, seq });
+            }
+            Note::Reject { op, why } => {
+                self.unanswered = self.unanswered.saturating_sub(1);
+                let (code, message) = replies::refusal(&why);
+                self.socket.say(&Outgoing::Reject { op: Some(op), code, message: &message });
+            }
+            Note::Saved(saved) => {
+                for reason in &saved.reasons {
+                    self.socket.say(&Outgoing::Saved { seq: saved.seq, at: saved.at.0, reason });
+                }
+            }
+            Note::Health(mode) => self.socket.say(&replies::health(&mode)),
+            Note::Closing(why) => {
+                let reason = match why {
+                    Closing::Stopping => CloseReason::Stopping,
+                    Closing::Replaced => CloseReason::Replaced,
+                };
+                self.socket.say(&Outgoing::Closing { reason: reason.text(), retry_in_ms: reason.retry_in_ms() });
+                return Err(Turn::Over(Some(reason)));
+            }
+        }
+        Ok(())
+    }
+
+    fn heartbeat(&mut self) -> Option<CloseReason> {
+        let now = clock::instant();
+        if self.pings_unanswered >= 2 {
+            return Some(CloseReason::Silent);
+        }
+        if self.socket.stream.waiting() > 0 && now.duration_since(self.last_progress) >= STALLED {
+            return Some(CloseReason::TooSlow);
+        }
+        self.pings_unanswered += 1;
+        // A socket that cannot be written to will show when it is written to.
+        _ = self.socket.context.write(&mut self.socket.stream, Message::Ping(Vec::new().into()));
+        _ = self.socket.context.flush(&mut self.socket.stream);
+        self.heartbeat.as_mut().reset((now + HEARTBEAT).into());
+        None
+    }
+
+    /// Hands over what was taken in. `Some` = the connection is to be closed.
+    async fn take_inbound(&mut self) -> Option<CloseReason> {
+        self.pings_unanswered = 0;
+        let mut edits = Vec::new();
+        for message in std::mem::take(&mut self.inbound) {
+            let parsed = Incoming::from_message(self.socket.format, message)
+                .and_then(|mut incoming| translate::client_message(&mut incoming));
+            match parsed {
+                Ok(ClientMessage::Edit(edit)) => edits.extend(self.admit(edit)),
+                Ok(ClientMessage::Presence(data)) => self.signal(data),
+                Ok(ClientMessage::Ping(id)) => self.socket.say(&replies::pong(&id)),
+                Err(bad) => {
+                    if !self.bad_message(&bad) {
+                        return Some(CloseReason::BadMessages);
+                    }
+                }
+            }
+        }
+        if !edits.is_empty() && self.membership.edit(edits).await.is_err() {
+            return Some(CloseReason::Stopping);
+        }
+        None
+    }
+
+    /// Lets an edit through, or refuses it here.
+    fn admit(&mut self, edit: Edit) -> Option<Edit> {
+        let (code, message) = if edit.op <= self.last_op {
+            ("op_out_of_order", "op must be larger than every one sent before on this connection")
+        } else if self.unanswered >= PENDING_MAX {
+            ("too_many_pending", "too many operations are unanswered: wait for their acks")
+        } else if !self.pace.operations(weight(&edit.work), clock::instant()) {
+            ("rate_limited", "too many operations per second: slow down")
+        } else {
+            self.last_op = edit.op;
+            self.unanswered += 1;
+            return Some(edit);
+        };
+        self.socket.say(&Outgoing::Reject { op: Some(edit.op), code, message });
+        None
+    }
+
+    fn signal(&mut self, data: bytes::Bytes) {
+        let fault = if data.len() > PRESENCE_BYTES_MAX {
+            Some(format!("presence data may have {PRESENCE_BYTES_MAX} bytes"))
+        } else {
+            json::valid(&data, 64).err().map(|error| error.to_string())
+        };
+        match fault {
+            None => self.membership.signal(data),
+            Some(message) => self.socket.say(&Outgoing::Error { code: "bad_message", message: &message }),
+        }
+    }
+
+    /// Answers a bad message; `false` = there have been too many.
+    fn bad_message(&mut self, bad: &BadMessage) -> bool {
+        match bad.op {
+            Some(op) => self.socket.say(&Outgoing::Reject { op: Some(op), code: "bad_message", message: &bad.why }),
+            None => self.socket.say(&Outgoing::Error { code: "bad_message", message: &bad.why }),
+        }
+        self.pace.bad_message(clock::instant())
+    }
+}
+
+fn weight(work: &Work) -> u32 {
+    match work {
+        Work::Operations(operations) => u32::try_from(operations.len()).unwrap_or(u32::MAX),
+        Work::Save => 10,
+    }
+}
+
+/// Polling a timer for whether it has run out.
+trait PollElapsed {
+    fn poll_elapsed(self, context: &mut Context<'_>) -> bool;
+}
+
+impl PollElapsed for Pin<&mut Sleep> {
+    fn poll_elapsed(self, context: &mut Context<'_>) -> bool {
+        Future::poll(self, context).is_ready()
+    }
+}

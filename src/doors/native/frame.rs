@@ -1,0 +1,182 @@
+//! Frames on their way out: WebSocket framing (RFC 6455 §5.2) around JSON headers and payloads that are not copied.
+
+use crate::live::Frames;
+use bytes::Bytes;
+
+/// Payloads below this are copied next to their header; larger ones stay shared parts of their own.
+const SHARE_FROM: usize = 4 << 10;
+
+/// Which of the two native formats a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Binary,
+}
+
+/// One message being composed: JSON text with payloads spliced in (JSON format) or appended (binary format).
+pub(super) struct Body {
+    format: Format,
+    text: Vec<u8>,
+    splices: Vec<(usize, Bytes)>,
+    raw: Vec<Bytes>,
+}
+
+impl Body {
+    pub(super) fn new(format: Format) -> Self {
+        Self { format, text: Vec::with_capacity(256), splices: Vec::new(), raw: Vec::new() }
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The JSON text so far.
+    pub(super) fn text(&mut self) -> &mut Vec<u8> {
+        &mut self.text
+    }
+
+    /// Puts JSON text in as it is.
+    pub(super) fn splice(&mut self, json: &Bytes) {
+        if json.len() < SHARE_FROM {
+            self.text.extend_from_slice(json);
+        } else {
+            self.splices.push((self.text.len(), json.clone()));
+        }
+    }
+
+    /// Appends raw bytes after the header (binary format).
+    pub(super) fn attach(&mut self, bytes: &Bytes) {
+        self.raw.push(bytes.clone());
+    }
+
+    /// Bytes of the message so far.
+    pub(super) fn len(&self) -> usize {
+        self.header_len() + self.raw.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    fn header_len(&self) -> usize {
+        self.text.len() + self.splices.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+    }
+}
+
+/// Collects framed messages into as few parts as possible.
+#[derive(Default)]
+pub(super) struct FrameWriter {
+    frames: Frames,
+    open: Vec<u8>,
+}
+
+impl FrameWriter {
+    /// Frames one message.
+    pub(super) fn message(&mut self, body: Body) {
+        self.frames.starts.push((self.frames.parts.len(), self.open.len()));
+        match body.format {
+            Format::Json => frame_header(&mut self.open, 0x1, body.len()),
+            Format::Binary => {
+                frame_header(&mut self.open, 0x2, body.len() + 4);
+                let header_len = u32::try_from(body.header_len()).unwrap_or(u32::MAX);
+                self.open.extend_from_slice(&header_len.to_le_bytes());
+            }
+        }
+        let mut from = 0;
+        for (at, splice) in body.splices {
+            self.open.extend_from_slice(&body.text[from..at]);
+            from = at;
+            self.push(splice);
+        }
+        self.open.extend_from_slice(&body.text[from..]);
+        for raw in body.raw {
+            self.push(raw);
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if bytes.len() < SHARE_FROM {
+            self.open.extend_from_slice(&bytes);
+        } else {
+            self.close();
+            self.frames.parts.push(bytes);
+        }
+    }
+
+    fn close(&mut self) {
+        if !self.open.is_empty() {
+            self.frames.parts.push(std::mem::take(&mut self.open).into());
+        }
+    }
+
+    /// The framed bytes.
+    pub(super) fn finish(mut self) -> Frames {
+        // A message that begins in a part which was never opened begins in the next one.
+        self.close();
+        self.frames
+    }
+}
+
+/// Appends the header of one final, unmasked frame.
+fn frame_header(out: &mut Vec<u8>, opcode: u8, len: usize) {
+    out.push(0x80 | opcode);
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(short @ ..=125), _) => out.push(short),
+        (_, Ok(medium)) => {
+            out.push(126);
+            out.extend_from_slice(&medium.to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(format: Format, payload_len: usize) -> Vec<u8> {
+        let mut body = Body::new(format);
+        body.text().extend_from_slice(b"{\"payload\":");
+        body.splice(&Bytes::from(vec![b'7'; payload_len]));
+        body.text().push(b'}');
+        let mut writer = FrameWriter::default();
+        writer.message(body);
+        writer.finish().parts.concat()
+    }
+
+    #[test]
+    fn lengths_take_the_three_forms_of_the_standard() {
+        assert_eq!(framed(Format::Json, 10)[..2], [0x81, 22]);
+        assert_eq!(framed(Format::Json, 300)[..4], [0x81, 126, 1, 56]);
+        let large = framed(Format::Json, 100_000);
+        assert_eq!(large[..10], [0x81, 127, 0, 0, 0, 0, 0, 1, 0x86, 0xac]);
+        assert_eq!(large.len(), 10 + 12 + 100_000);
+    }
+
+    #[test]
+    fn a_large_payload_is_not_copied() {
+        let payload = Bytes::from(vec![b'1'; 1 << 20]);
+        let mut body = Body::new(Format::Binary);
+        body.text().extend_from_slice(b"{}");
+        body.attach(&payload);
+        let mut writer = FrameWriter::default();
+        writer.message(body);
+        let parts = writer.finish().parts;
+        assert_eq!(parts.len(), 2);
+        assert_eq!(parts[1].as_ptr(), payload.as_ptr());
+    }
+
+    #[test]
+    fn every_message_knows_where_it_begins() {
+        let mut writer = FrameWriter::default();
+        for len in [10, 5_000, 20, 6_000] {
+            let mut body = Body::new(Format::Json);
+            body.splice(&Bytes::from(vec![b'1'; len]));
+            writer.message(body);
+        }
+        let frames = writer.finish();
+        for (part, offset) in &frames.starts {
+            assert_eq!(frames.parts[*part][*offset], 0x81);
+        }
+        assert_eq!(frames.starts.len(), 4);
+    }
+}

@@ -1,0 +1,127 @@
+//! The session in parts: a joining client gets it piece by piece, at its own pace, from a state that no longer changes.
+
+use super::encode::{self, Object};
+use super::frame::{Format, FrameWriter};
+use crate::live::Frames;
+use crate::session::{ChatMessage, Member, Node, Session, Task};
+use std::sync::Arc;
+
+/// A part ends when it has this many bytes.
+const PART_BYTES: usize = 256 << 10;
+
+/// A state on its way to a client.
+pub(super) struct StateParts {
+    state: Box<Session>,
+    place: Option<Place>,
+    done: u64,
+    total: u64,
+}
+
+/// The kind of entry that comes next, after this one.
+enum Place {
+    Members(Option<Arc<Member>>),
+    Nodes(Option<Arc<Node>>),
+    Tasks(Option<Arc<Task>>),
+    Chat(Option<Arc<ChatMessage>>),
+}
+
+impl StateParts {
+    pub(super) fn new(state: Box<Session>) -> Self {
+        let totals = state.totals();
+        let total = totals.members + totals.nodes + totals.tasks + totals.messages;
+        Self { state, place: Some(Place::Members(None)), done: 0, total }
+    }
+
+    /// The `seq` of the state.
+    pub(super) fn seq(&self) -> u64 {
+        self.state.seq()
+    }
+
+    /// The next part, framed; `None` after the last.
+    pub(super) fn next_part(&mut self, format: Format) -> Option<Frames> {
+        let mut place = self.place.take()?;
+        let mut part = Object::begin(format, "state");
+        part.field("seq", &self.state.seq());
+        part.field("first", &(self.done == 0));
+        let next = loop {
+            place = match self.fill(&mut part, place) {
+                Filled::Part(place) => break Some(place),
+                Filled::Kind(Some(place)) => place,
+                Filled::Kind(None) => break None,
+            };
+        };
+        part.field("done", &self.done);
+        part.field("total", &self.total);
+        part.field("last", &next.is_none());
+        self.place = next;
+        let mut writer = FrameWriter::default();
+        writer.message(part.end());
+        Some(writer.finish())
+    }
+
+    fn fill(&mut self, part: &mut Object, place: Place) -> Filled {
+        let state = &self.state;
+        let done = &mut self.done;
+        match place {
+            Place::Members(last) => {
+                let rest = state.members_after(last.as_ref().map(|member| &member.name));
+                let last = write_all(part, "members", rest, encode::write_member, done);
+                Filled::after(last, Place::Members, Some(Place::Nodes(None)))
+            }
+            Place::Nodes(last) => {
+                let rest = state.nodes_after(last.as_ref().map(|node| &node.id));
+                let last = write_all(part, "nodes", rest, encode::write_node, done);
+                Filled::after(last, Place::Nodes, Some(Place::Tasks(None)))
+            }
+            Place::Tasks(last) => {
+                let rest = state.tasks_after(last.as_ref().map(|task| &task.id));
+                let last = write_all(part, "tasks", rest, encode::write_task, done);
+                Filled::after(last, Place::Tasks, Some(Place::Chat(None)))
+            }
+            Place::Chat(last) => {
+                let rest = state.messages_after(last.as_ref().map(|message| &message.id));
+                let last = write_all(part, "chat", rest, encode::write_message, done);
+                Filled::after(last, Place::Chat, None)
+            }
+        }
+    }
+}
+
+/// How far writing entries has got.
+enum Filled {
+    /// The part is full; go on here in the next one.
+    Part(Place),
+    /// All entries of this kind are written; the next kind follows.
+    Kind(Option<Place>),
+}
+
+impl Filled {
+    fn after<T>(last: Option<Arc<T>>, here: fn(Option<Arc<T>>) -> Place, next: Option<Place>) -> Self {
+        match last {
+            Some(last) => Self::Part(here(Some(last))),
+            None => Self::Kind(next),
+        }
+    }
+}
+
+/// Writes entries until there are no more (`None`), or the part is full (the last one written).
+fn write_all<'a, T: 'a>(
+    part: &mut Object,
+    name: &str,
+    entries: impl Iterator<Item = &'a Arc<T>>,
+    write: fn(&mut Object, &T),
+    done: &mut u64,
+) -> Option<Arc<T>> {
+    let mut full_after = None;
+    part.begin_array(name);
+    for entry in entries {
+        part.item(|part| write(part, entry));
+        *done += 1;
+        if part.len() >= PART_BYTES {
+            full_after = Some(Arc::clone(entry));
+            break;
+        }
+    }
+    part.end_array();
+    full_after
+}

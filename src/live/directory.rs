@@ -1,0 +1,84 @@
+//! The directory: live sessions by name.
+
+use super::handle::{LiveSettings, SessionHandle, SessionOrigin};
+use crate::session::{Session, SessionName};
+use crate::storage::Store;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Why there is no such session to join.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenRefused {
+    /// Nobody has made it, and joining does not.
+    #[error("there is no session of that name")]
+    NoSuchSession,
+    /// As many sessions as allowed exist already.
+    #[error("there are {0} sessions already, which is the limit (MAX_SESSIONS)")]
+    TooMany(usize),
+    /// It could not be made.
+    #[error("the session cannot be made: {0}")]
+    Failed(String),
+}
+
+/// Live sessions by name.
+pub struct Directory {
+    store: Arc<dyn Store>,
+    settings: watch::Receiver<LiveSettings>,
+    sessions: Mutex<BTreeMap<SessionName, SessionHandle>>,
+}
+
+impl Directory {
+    /// An empty directory over a store.
+    pub fn new(store: Arc<dyn Store>, settings: watch::Receiver<LiveSettings>) -> Self {
+        Self { store, settings, sessions: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionName, SessionHandle>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a session that was recovered.
+    pub fn start(&self, origin: SessionOrigin) -> SessionHandle {
+        let handle = SessionHandle::start(origin, Arc::clone(&self.store), self.settings.clone());
+        self.lock().insert(handle.name().clone(), handle.clone());
+        handle
+    }
+
+    /// The session of that name, if there is one.
+    pub fn get(&self, name: &SessionName) -> Option<SessionHandle> {
+        self.lock().get(name).cloned()
+    }
+
+    /// The session of that name; with `create_up_to`, made if it does not exist and there are fewer than that.
+    pub async fn open(&self, name: &SessionName, create_up_to: Option<usize>) -> Result<SessionHandle, OpenRefused> {
+        if let Some(handle) = self.get(name) {
+            return Ok(handle);
+        }
+        let most = create_up_to.ok_or(OpenRefused::NoSuchSession)?;
+        if self.lock().len() >= most {
+            return Err(OpenRefused::TooMany(most));
+        }
+        self.make_place(name).await?;
+        let mut sessions = self.lock();
+        if let Some(handle) = sessions.get(name) {
+            return Ok(handle.clone());
+        }
+        let state = Session::default();
+        let origin = SessionOrigin { name: name.clone(), state, recent: Vec::new(), saved: 0, sealed: None };
+        let handle = SessionHandle::start(origin, Arc::clone(&self.store), self.settings.clone());
+        sessions.insert(name.clone(), handle.clone());
+        Ok(handle)
+    }
+
+    async fn make_place(&self, name: &SessionName) -> Result<(), OpenRefused> {
+        let (store, name) = (Arc::clone(&self.store), name.clone());
+        let made = tokio::task::spawn_blocking(move || store.create_session(&name)).await;
+        made.unwrap_or_else(|error| Err(error.to_string())).map_err(OpenRefused::Failed)
+    }
+
+    /// All of them, in order of their names.
+    pub fn all(&self) -> Vec<SessionHandle> {
+        self.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,77 @@
+//! Requests: what connections and the server ask of a session task, and how a join is answered.
+
+use super::subscriber::{Mode, Subscriber};
+use crate::session::{Operation, Session};
+use crate::storage::ResumePoint;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// An edit on its way to the session.
+#[derive(Debug)]
+pub struct Edit {
+    /// The client's number for it.
+    pub op: u64,
+    /// What it asks for.
+    pub work: Work,
+}
+
+/// What an edit asks for.
+#[derive(Debug)]
+pub enum Work {
+    /// Operations that become one event.
+    Operations(Vec<Operation>),
+    /// A save; acknowledged when the file is in place.
+    Save,
+}
+
+/// What a resuming client says it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResumeToken {
+    /// The branch its state belongs to.
+    pub branch: u128,
+    /// The daemon start that issued its `seq`.
+    pub run: u128,
+    /// The newest event it has taken in.
+    pub seq: u64,
+}
+
+/// A member who has joined.
+#[derive(Debug)]
+pub struct Joined {
+    /// What the next resume token is made of.
+    pub resume: ResumePoint,
+    /// The durable `seq` at this moment.
+    pub head: u64,
+    /// How the client gets there.
+    pub start: Start,
+    /// Whether edits are taken.
+    pub mode: Mode,
+}
+
+/// How a joining client comes up to date.
+#[derive(Debug)]
+pub enum Start {
+    /// It has everything up to this `seq`, and the tail has the rest.
+    Resumed(u64),
+    /// From this state, all of it durable, and the events after it.
+    State(Box<Session>),
+}
+
+pub(super) enum Request {
+    Join { subscriber: Arc<Subscriber>, token: Option<ResumeToken>, reply: oneshot::Sender<Result<Joined, JoinError>> },
+    Edits { subscriber: Arc<Subscriber>, edits: Vec<Edit> },
+    State { reply: oneshot::Sender<Session> },
+    Save { reason: String, also_backup: bool, reply: Option<oneshot::Sender<crate::storage::SaveOutcome>> },
+    Drain { save: bool, reply: oneshot::Sender<Option<crate::storage::SaveOutcome>> },
+}
+
+/// Why nobody could join.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The session's rules say no.
+    #[error(transparent)]
+    Rejected(#[from] crate::session::Rejection),
+    /// The session's task has ended: the daemon stops.
+    #[error("the server is stopping: come back in a moment")]
+    Stopping,
+}

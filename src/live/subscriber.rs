@@ -1,0 +1,128 @@
+//! Subscribers: what a session task and a connection share. The task leaves notes and wakes; the connection reads.
+
+use crate::session::{ClientId, MemberName, Rejection, Role};
+use futures_util::task::AtomicWaker;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+/// Something for one connection that is not in the log.
+#[derive(Debug, Clone)]
+pub enum Note {
+    /// The client's operation is event `seq`, and durable.
+    Ack {
+        /// The client's number for it.
+        op: u64,
+        /// The event.
+        seq: u64,
+    },
+    /// The client's operation was refused.
+    Reject {
+        /// The client's number for it.
+        op: u64,
+        /// Why.
+        why: Refusal,
+    },
+    /// A snapshot file is in place.
+    Saved(Arc<crate::storage::Saved>),
+    /// The session can, or cannot, be written.
+    Health(Mode),
+    /// The server is about to close this connection.
+    Closing(Closing),
+}
+
+/// Why an operation was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The session's rules say no.
+    Rejected(Rejection),
+    /// Nothing can be written at the moment; says why.
+    ReadOnly(Arc<str>),
+    /// A save that was asked for failed; says why.
+    SaveFailed(Arc<str>),
+}
+
+/// Whether the session takes edits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Yes.
+    #[default]
+    Live,
+    /// No; says why, for people.
+    ReadOnly(Arc<str>),
+}
+
+/// Why the server closes a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// The daemon stops.
+    Stopping,
+    /// The same client has connected again elsewhere.
+    Replaced,
+}
+
+/// One connection, as its session sees it.
+#[derive(Debug)]
+pub struct Subscriber {
+    /// The member's name.
+    pub name: MemberName,
+    /// What the member may do.
+    pub role: Role,
+    /// The client program.
+    pub client: ClientId,
+    /// A number that no other connection of this daemon has.
+    pub connection: u64,
+    notes: Mutex<Vec<Note>>,
+    woken: AtomicBool,
+    waker: AtomicWaker,
+    gone: AtomicBool,
+}
+
+static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
+
+impl Subscriber {
+    /// A new connection of a member.
+    pub fn new(name: MemberName, role: Role, client: ClientId) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            role,
+            client,
+            connection: NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed),
+            notes: Mutex::default(),
+            woken: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            gone: AtomicBool::new(false),
+        })
+    }
+
+    /// Leaves a note, without waking. At most one per unanswered operation and a few more, hence bounded.
+    pub(super) fn leave(&self, note: Note) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+
+    /// Takes all notes, oldest first.
+    pub fn take_notes(&self) -> Vec<Note> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says that there is something to read: notes, events or presence.
+    pub fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Ready once after each [`Subscriber::wake`].
+    pub fn poll_woken(&self, context: &Context<'_>) -> Poll<()> {
+        self.waker.register(context.waker());
+        if self.woken.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,56 @@
+//! The connections that follow one session.
+
+use super::subscriber::{Note, Subscriber};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The connections that follow one session. Bounded by the session's member limit.
+#[derive(Debug, Default)]
+pub struct Subscribers {
+    all: Mutex<Vec<Arc<Subscriber>>>,
+}
+
+impl Subscribers {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Subscriber>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, subscriber: Arc<Subscriber>) {
+        self.lock().push(subscriber);
+    }
+
+    pub(super) fn remove(&self, subscriber: &Subscriber) {
+        self.lock().retain(|other| other.connection != subscriber.connection);
+    }
+
+    /// Takes out the other connections of the same client under the same name.
+    pub(super) fn remove_earlier(&self, newest: &Subscriber) -> Vec<Arc<Subscriber>> {
+        let same = |other: &mut Arc<Subscriber>| {
+            other.name == newest.name && other.client == newest.client && other.connection != newest.connection
+        };
+        self.lock().extract_if(.., same).collect()
+    }
+
+    /// Takes out those whose connection has ended.
+    pub(super) fn remove_gone(&self) -> Vec<Arc<Subscriber>> {
+        self.lock().extract_if(.., |subscriber| subscriber.is_gone()).collect()
+    }
+
+    /// Wakes every connection: there is something to read.
+    pub fn wake_all(&self) {
+        for subscriber in self.lock().iter() {
+            subscriber.wake();
+        }
+    }
+
+    pub(super) fn tell_all(&self, note: &Note) {
+        for subscriber in self.lock().iter() {
+            subscriber.leave(note.clone());
+            subscriber.wake();
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+}

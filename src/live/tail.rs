@@ -1,0 +1,242 @@
+//! The released tail: the newest durable events, encoded once per wire format and shared by every reader.
+//!
+//! A connection has no queue of its own. It holds a cursor (the `seq` it has sent) and asks for what follows; what is
+//! handed out are the same bytes for everybody. The tail is bounded, so a slow reader costs nothing: it falls off.
+
+use crate::session::Event;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// How many wire formats may encode events: each door claims its own slots.
+const WIRE_FORMATS: usize = 4;
+
+/// Which encoding of events a connection reads; a slot in every chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WireFormat(usize);
+
+impl WireFormat {
+    pub(super) const fn slot(self) -> usize {
+        self.0
+    }
+
+    /// `hotset.v1.json`.
+    pub const NATIVE_JSON: Self = Self(0);
+    /// `hotset.v1.binary`.
+    pub const NATIVE_BINARY: Self = Self(1);
+}
+
+/// Events that became durable together, in order.
+#[derive(Debug)]
+pub struct Chunk {
+    events: Vec<Arc<Event>>,
+    cost: usize,
+    frames: [OnceLock<Frames>; WIRE_FORMATS],
+}
+
+/// Encoded and framed events of one chunk.
+#[derive(Debug, Default)]
+pub struct Frames {
+    /// The bytes, in order; small frames share a part, large payloads are parts of their own.
+    pub parts: Vec<Bytes>,
+    /// Where each event begins: part and offset in it.
+    pub starts: Vec<(usize, usize)>,
+}
+
+impl Chunk {
+    fn new(events: Vec<Arc<Event>>) -> Self {
+        let cost = events.iter().map(|event| cost(event)).sum();
+        Self { events, cost, frames: Default::default() }
+    }
+
+    fn first_seq(&self) -> u64 {
+        self.events.first().map_or(u64::MAX, |event| event.seq)
+    }
+
+    /// The `seq` of its newest event.
+    pub fn last_seq(&self) -> u64 {
+        self.events.last().map_or(0, |event| event.seq)
+    }
+
+    /// The bytes that follow `cursor`, encoded by the first who asks.
+    pub fn bytes_after(
+        &self,
+        cursor: u64,
+        format: WireFormat,
+        encode: fn(&[Arc<Event>]) -> Frames,
+    ) -> impl Iterator<Item = Bytes> {
+        let frames = self.frames[format.0].get_or_init(|| encode(&self.events));
+        let skipped = self.events.partition_point(|event| event.seq <= cursor);
+        let (part, offset) = frames.starts.get(skipped).copied().unwrap_or((frames.parts.len(), 0));
+        let head = frames.parts.get(part).map(|bytes| bytes.slice(offset..));
+        head.into_iter().chain(frames.parts.iter().skip(part + 1).cloned())
+    }
+}
+
+/// About how much memory an event holds on to, its encoded form included.
+pub(super) fn cost(event: &Event) -> usize {
+    512 + 2 * event.size_hint()
+}
+
+/// What follows a cursor.
+#[derive(Debug)]
+pub enum Following {
+    /// Nothing new.
+    Nothing,
+    /// These chunks; the first may begin before the cursor.
+    Chunks(Vec<Arc<Chunk>>),
+    /// The cursor is older than the tail: the reader needs the state again.
+    Gone,
+}
+
+/// How much is kept in memory for readers that are behind.
+#[derive(Debug, Clone, Copy)]
+pub struct TailLimits {
+    /// Bytes, about.
+    pub bytes: usize,
+    /// Events.
+    pub events: usize,
+}
+
+impl Default for TailLimits {
+    fn default() -> Self {
+        Self { bytes: 64 << 20, events: 65_536 }
+    }
+}
+
+/// The newest durable events of one session.
+#[derive(Debug)]
+pub struct Tail {
+    limits: TailLimits,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    chunks: VecDeque<Arc<Chunk>>,
+    bytes: usize,
+    events: usize,
+    head: u64,
+}
+
+impl Tail {
+    /// An empty tail after `head`.
+    pub fn new(head: u64, limits: TailLimits) -> Self {
+        Self { limits, inner: Mutex::new(Inner { chunks: VecDeque::new(), bytes: 0, events: 0, head }) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // Nothing under the lock can leave it half-changed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest released `seq`.
+    pub fn head(&self) -> u64 {
+        self.lock().head
+    }
+
+    /// Releases events that are durable now; forgets the oldest beyond the limits.
+    pub fn release(&self, events: Vec<Arc<Event>>) {
+        if events.is_empty() {
+            return;
+        }
+        let chunk = Chunk::new(events);
+        let mut forgotten = Vec::new();
+        let mut inner = self.lock();
+        inner.head = chunk.last_seq();
+        inner.bytes += chunk.cost;
+        inner.events += chunk.events.len();
+        inner.chunks.push_back(Arc::new(chunk));
+        while inner.chunks.len() > 1 && (inner.bytes > self.limits.bytes || inner.events > self.limits.events) {
+            let Some(oldest) = inner.chunks.pop_front() else { break };
+            inner.bytes -= oldest.cost;
+            inner.events -= oldest.events.len();
+            forgotten.push(oldest);
+        }
+        drop(inner);
+    }
+
+    /// Whether everything after `cursor` is still here.
+    pub fn reaches(&self, cursor: u64) -> bool {
+        let inner = self.lock();
+        cursor >= inner.head || inner.chunks.front().is_some_and(|oldest| oldest.first_seq() <= cursor + 1)
+    }
+
+    /// What follows `cursor`: up to about `budget` bytes, at least one chunk if there is one.
+    pub fn after(&self, cursor: u64, budget: usize) -> Following {
+        let inner = self.lock();
+        if cursor >= inner.head {
+            return Following::Nothing;
+        }
+        let next = inner.chunks.partition_point(|chunk| chunk.last_seq() <= cursor);
+        let Some(first) = inner.chunks.get(next) else { return Following::Gone };
+        if first.first_seq() > cursor + 1 {
+            return Following::Gone;
+        }
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        for chunk in inner.chunks.iter().skip(next) {
+            bytes += chunk.cost;
+            taken.push(Arc::clone(chunk));
+            if bytes >= budget {
+                break;
+            }
+        }
+        Following::Chunks(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{MemberName, Timestamp};
+
+    fn event(seq: u64) -> Arc<Event> {
+        Arc::new(Event { seq, at: Timestamp(0), author: MemberName::daemon(), op: None, changes: Vec::new() })
+    }
+
+    fn encode(events: &[Arc<Event>]) -> Frames {
+        let mut text = Vec::new();
+        let mut starts = Vec::new();
+        for event in events {
+            starts.push((0, text.len()));
+            text.extend_from_slice(format!("<{}>", event.seq).as_bytes());
+        }
+        Frames { parts: vec![text.into()], starts }
+    }
+
+    fn read(tail: &Tail, cursor: u64) -> String {
+        match tail.after(cursor, usize::MAX) {
+            Following::Nothing => "nothing".to_owned(),
+            Following::Gone => "gone".to_owned(),
+            Following::Chunks(chunks) => chunks
+                .iter()
+                .flat_map(|chunk| chunk.bytes_after(cursor, WireFormat::NATIVE_JSON, encode))
+                .map(|part| String::from_utf8(part.to_vec()).unwrap())
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_reader_gets_exactly_what_follows_its_cursor() {
+        let tail = Tail::new(4, TailLimits::default());
+        tail.release(vec![event(5), event(6), event(7)]);
+        tail.release(vec![event(8)]);
+        assert_eq!(read(&tail, 4), "<5><6><7><8>");
+        assert_eq!(read(&tail, 6), "<7><8>");
+        assert_eq!(read(&tail, 7), "<8>");
+        assert_eq!(read(&tail, 8), "nothing");
+        assert_eq!(read(&tail, 3), "gone", "5 follows 4, not 3");
+    }
+
+    #[test]
+    fn a_reader_that_is_too_far_behind_falls_off() {
+        let tail = Tail::new(0, TailLimits { bytes: usize::MAX, events: 2 });
+        for seq in 1..=4 {
+            tail.release(vec![event(seq)]);
+        }
+        assert!(!tail.reaches(1) && tail.reaches(2) && tail.reaches(4));
+        assert_eq!(read(&tail, 1), "gone");
+        assert_eq!(read(&tail, 2), "<3><4>");
+    }
+}

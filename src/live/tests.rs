@@ -1,0 +1,312 @@
+//! Tests of a live session over a store whose disk is in the test's hand.
+
+use super::*;
+use crate::session::{
+    Author, ChatDraft, ChatKind, ClientId, Command, Decision, Limits, MemberName, NodeId, NodePut, Operation, Payload,
+    Role, Session, SessionName, Timestamp,
+};
+use crate::storage::{Branch, Durable, Record, ResumePoint, Run, SaveJob, Saved, Store, Trouble};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A store that makes things durable only when the test says so.
+#[derive(Default)]
+struct Disk {
+    inner: Mutex<DiskInner>,
+}
+
+#[derive(Default)]
+struct DiskInner {
+    listener: Option<Arc<dyn Durable>>,
+    written: Vec<u64>,
+    saves: Vec<SaveJob>,
+}
+
+impl Disk {
+    fn sync(&self) {
+        let inner = self.inner.lock().unwrap();
+        if let (Some(listener), Some(seq)) = (&inner.listener, inner.written.last()) {
+            listener.durable(*seq);
+        }
+    }
+
+    fn trouble(&self, message: Option<&str>) {
+        let trouble = message.map(|message| Trouble { disk_full: true, message: message.to_owned() });
+        self.inner.lock().unwrap().listener.as_ref().unwrap().trouble(trouble);
+    }
+
+    fn take_save(&self) -> Option<SaveJob> {
+        self.inner.lock().unwrap().saves.pop()
+    }
+}
+
+impl Store for Disk {
+    fn create_session(&self, _: &SessionName) -> Result<(), String> {
+        Ok(())
+    }
+    fn append(&self, _: &SessionName, records: Vec<Record>) {
+        self.inner.lock().unwrap().written.extend(records.iter().map(|record| record.seq));
+    }
+    fn listen(&self, _: &SessionName, listener: Arc<dyn Durable>) {
+        self.inner.lock().unwrap().listener = Some(listener);
+    }
+    fn save(&self, job: SaveJob) {
+        self.inner.lock().unwrap().saves.push(job);
+    }
+    fn resume_point(&self, _: &SessionName) -> ResumePoint {
+        ResumePoint { branch: Branch(1), run: Run(3), runs: vec![(Run(2), 1), (Run(3), 1)] }
+    }
+}
+
+struct Stage {
+    disk: Arc<Disk>,
+    session: SessionHandle,
+    settings: watch::Sender<LiveSettings>,
+}
+
+fn settings() -> LiveSettings {
+    LiveSettings { limits: Limits::default(), save_interval: Duration::from_secs(120), tail: TailLimits::default() }
+}
+
+fn stage_with(state: Session) -> Stage {
+    let disk = Arc::new(Disk::default());
+    let (sender, receiver) = watch::channel(settings());
+    let name = SessionName::default_session();
+    let origin = SessionOrigin { name, state, recent: Vec::new(), saved: 0, sealed: None };
+    let session = SessionHandle::start(origin, Arc::clone(&disk) as Arc<dyn Store>, receiver);
+    Stage { disk, session, settings: sender }
+}
+
+fn subscriber(name: &str) -> Arc<Subscriber> {
+    let name = MemberName::new(name).unwrap();
+    let client = name.as_str().bytes().fold(7, |id, byte| id * 31 + u128::from(byte));
+    Subscriber::new(name, Role::Member, ClientId(client))
+}
+
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Stage {
+    /// Joins with the disk working.
+    async fn join(&self, name: &str) -> (Joined, Membership) {
+        let joining = self.session.join(subscriber(name), None);
+        tokio::pin!(joining);
+        loop {
+            tokio::select! {
+                joined = &mut joining => return joined.unwrap(),
+                () = settle() => self.disk.sync(),
+            }
+        }
+    }
+
+    async fn say(&self, who: &Membership, op: u64, text: &str) {
+        let draft = ChatDraft { id: None, kind: ChatKind::Text, text: text.into() };
+        who.edit(vec![Edit { op, work: Work::Operations(vec![Operation::ChatPost(draft)]) }]).await.unwrap();
+        settle().await;
+    }
+
+    fn head(&self) -> u64 {
+        self.session.shared().tail.head()
+    }
+}
+
+fn acks(who: &Membership) -> Vec<(u64, u64)> {
+    let ack = |note| if let Note::Ack { op, seq } = note { Some((op, seq)) } else { None };
+    who.subscriber().take_notes().into_iter().filter_map(ack).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_seen_or_acknowledged_before_it_is_durable() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    let head = stage.head();
+    stage.say(&alice, 1, "hello").await;
+    assert_eq!(stage.head(), head, "the event waits for the disk");
+    assert_eq!(acks(&alice), []);
+    let seen = stage.session.state().await.unwrap();
+    assert_eq!(seen.messages().count(), 0, "neither does anyone get a state with it");
+    stage.disk.sync();
+    settle().await;
+    assert_eq!(stage.head(), head + 1);
+    assert_eq!(acks(&alice), [(1, head + 1)]);
+    assert_eq!(stage.session.state().await.unwrap().messages().count(), 1);
+}
+
+#[tokio::test]
+async fn a_join_is_answered_when_it_is_durable() {
+    let stage = stage_with(Session::default());
+    let joining = stage.session.join(subscriber("alice"), None);
+    tokio::pin!(joining);
+    tokio::select! {
+        _ = &mut joining => panic!("answered before the disk"),
+        () = settle() => {}
+    }
+    stage.disk.sync();
+    let (joined, _membership) = joining.await.unwrap();
+    assert_eq!(joined.head, 1);
+    assert!(matches!(joined.start, Start::State(state) if state.seq() == 1));
+}
+
+#[tokio::test]
+async fn a_repeated_operation_is_answered_again_and_applied_once() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    stage.say(&alice, 1, "once").await;
+    stage.say(&alice, 1, "once").await;
+    stage.disk.sync();
+    settle().await;
+    assert_eq!(acks(&alice), [(1, 2), (1, 2)]);
+    assert_eq!(stage.head(), 2);
+}
+
+#[tokio::test]
+async fn while_the_disk_fails_writers_are_refused_and_readers_see_what_is_durable() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    stage.say(&alice, 1, "in the air").await;
+    stage.disk.trouble(Some("disk full"));
+    settle().await;
+    stage.say(&alice, 2, "refused").await;
+    let notes = alice.subscriber().take_notes();
+    assert!(notes.iter().any(|note| matches!(note, Note::Health(Mode::ReadOnly(why)) if &**why == "disk full")));
+    assert!(notes.iter().any(|note| matches!(note, Note::Reject { op: 2, why: Refusal::ReadOnly(_) })));
+    let (joined, bob) = stage.session.join(subscriber("bob"), None).await.unwrap();
+    assert!(matches!(joined.mode, Mode::ReadOnly(_)));
+    assert!(matches!(joined.start, Start::State(state) if state.messages().count() == 0), "not on disk, not shown");
+    stage.disk.sync();
+    stage.disk.trouble(None);
+    settle().await;
+    assert_eq!(acks(&alice), [(1, 2)], "what was in the air is on disk now");
+    stage.disk.sync();
+    settle().await;
+    stage.say(&bob, 1, "I may, now").await;
+    stage.disk.sync();
+    settle().await;
+    assert_eq!(acks(&bob).len(), 1);
+}
+
+#[tokio::test]
+async fn only_tokens_that_this_history_issued_are_resumed() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    for op in 1..=3 {
+        stage.say(&alice, op, "x").await;
+    }
+    stage.disk.sync();
+    settle().await;
+    let head = stage.head();
+    for (branch, run, seq, resumed) in [
+        (1, 3, head, true),
+        (1, 3, 1, true),
+        (1, 3, head + 1_000, false),
+        (1, 9, head, false),
+        (2, 3, head, false),
+        (1, 2, 2, false),
+    ] {
+        let token = Some(ResumeToken { branch, run, seq });
+        let joining = stage.session.join(subscriber("carol"), token);
+        tokio::pin!(joining);
+        let (joined, membership) = loop {
+            tokio::select! {
+                joined = &mut joining => break joined.unwrap(),
+                () = settle() => stage.disk.sync(),
+            }
+        };
+        assert_eq!(matches!(joined.start, Start::Resumed(_)), resumed, "{branch} {run} {seq}");
+        drop(membership);
+        settle().await;
+        stage.disk.sync();
+        settle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection_leaves_and_its_locks_are_released() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    let id = NodeId::new("chair").unwrap();
+    let put = Operation::NodePut(NodePut {
+        id: id.clone(),
+        kind: "mesh".into(),
+        name: "".into(),
+        parent: None,
+        order: None,
+        dependencies: Vec::new(),
+        payload: Payload::null(),
+        if_revision: None,
+    });
+    let operations = vec![put, Operation::NodeLock { id: id.clone() }];
+    alice.edit(vec![Edit { op: 1, work: Work::Operations(operations) }]).await.unwrap();
+    settle().await;
+    stage.disk.sync();
+    settle().await;
+    assert!(stage.session.state().await.unwrap().node(&id).unwrap().owner.is_some());
+    drop(alice);
+    settle().await;
+    stage.disk.sync();
+    settle().await;
+    let state = stage.session.state().await.unwrap();
+    assert_eq!(state.online().count(), 0);
+    assert!(state.node(&id).unwrap().owner.is_none());
+    let save = stage.disk.take_save().expect("a disconnect saves");
+    assert_eq!(save.reasons, ["user_disconnect:alice"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_of_the_last_run_have_ten_seconds_to_come_back() {
+    let mut state = Session::default();
+    let author = |name: &str| Author { name: MemberName::new(name).unwrap(), role: Role::Member };
+    for name in ["alice", "bob"] {
+        let client = subscriber(name).client;
+        let join = Command::Join { client };
+        let Ok(Decision::New(event)) = state.decide(&join, &author(name), Timestamp(0), &Limits::default()) else {
+            panic!("they may join");
+        };
+        state.evolve(&event);
+    }
+    let stage = stage_with(state);
+    let (_, _alice) = stage.join("alice").await;
+    assert_eq!(stage.session.state().await.unwrap().online().count(), 2, "bob may still come");
+    tokio::time::advance(Duration::from_secs(11)).await;
+    settle().await;
+    stage.disk.sync();
+    settle().await;
+    let online: Vec<_> = stage.session.state().await.unwrap().online().map(|member| member.name.to_string()).collect();
+    assert_eq!(online, ["alice"]);
+}
+
+#[tokio::test]
+async fn a_drain_refuses_edits_tells_everybody_and_saves() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    let draining = tokio::spawn({
+        let session = stage.session.clone();
+        async move { session.drain(true).await }
+    });
+    let job = loop {
+        settle().await;
+        if let Some(job) = stage.disk.take_save() {
+            break job;
+        }
+    };
+    assert_eq!(job.reasons, ["shutdown"]);
+    assert!(alice.subscriber().take_notes().iter().any(|note| matches!(note, Note::Closing(Closing::Stopping))));
+    let saved = Saved {
+        seq: job.state.seq(),
+        at: job.at,
+        reasons: job.reasons,
+        bytes: 1,
+        file: "x".to_owned(),
+        published: true,
+    };
+    (job.done)(Ok(saved.clone()));
+    assert_eq!(draining.await.unwrap(), Some(Ok(saved)));
+    stage.say(&alice, 1, "too late").await;
+    assert!(matches!(alice.subscriber().take_notes()[..], [Note::Saved(_), Note::Reject { op: 1, .. }]));
+    assert!(stage.session.join(subscriber("bob"), None).await.is_err());
+    drop(stage.settings);
+}

@@ -1,0 +1,189 @@
+//! Starting: opens the data directory, starts what it holds, and says what it found.
+
+use super::ServeError;
+use crate::config::Settings;
+use crate::doors::blender::import::{Source, import_file};
+use crate::live::machine::{SessionMachine, decode_event};
+use crate::live::{Directory, LiveSettings, SeedStep, SessionOrigin, TailLimits, seed};
+use crate::ops::{clock, random};
+use crate::session::{Event, Limits, Session, SessionName, Timestamp};
+use crate::storage::recovery::{OpenOptions, Opened, Outcome, Restored, open};
+use crate::storage::store::DirectoryStore;
+use crate::storage::vfs::{RealVfs, SharedVfs};
+use crate::storage::{Run, Store};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Events before the recovered state that are taken into memory, for clients that resume.
+const RECENT_EVENTS: u64 = 4_096;
+
+/// Bytes of them.
+const RECENT_BYTES: usize = 16 << 20;
+
+/// What the old Python server left behind.
+const LEGACY_SNAPSHOT: &str = "session_snapshot.pkl";
+
+/// Bytes of an old snapshot that are read.
+const LEGACY_BYTES_MAX: u64 = 2 << 30;
+
+/// How the data directory is to be kept.
+pub(crate) fn open_options(settings: &Settings) -> OpenOptions {
+    let mut options = OpenOptions::new(Timestamp(clock::now_ms()), Run(random::u128()));
+    options.max_backups = usize::try_from(settings.saving.max_backups).unwrap_or(usize::MAX);
+    options.history = settings.saving.history;
+    options.history_cap = settings.saving.history_cap;
+    options.journal.sync_spacing = settings.saving.sync_spacing;
+    options
+}
+
+/// Opens the data directory.
+pub(super) fn open_directory(settings: &Settings) -> Result<Opened<SessionMachine>, ServeError> {
+    let vfs: SharedVfs = Arc::new(RealVfs::new(settings.data_dir.clone()));
+    Ok(open(&vfs, &open_options(settings))?)
+}
+
+/// What live sessions follow.
+pub(super) fn live_settings(settings: &Settings) -> LiveSettings {
+    LiveSettings {
+        limits: settings.sessions.limits.clone(),
+        save_interval: settings.saving.interval,
+        tail: TailLimits::default(),
+    }
+}
+
+/// The sessions of an opened directory, started; and why others are not.
+pub(super) struct Sessions {
+    pub(super) directory: Arc<Directory>,
+    pub(super) store: Arc<DirectoryStore>,
+    pub(super) refusals: Vec<String>,
+}
+
+/// Starts every session that can be served.
+pub(super) fn start_sessions(
+    opened: Opened<SessionMachine>,
+    data_dir: &Path,
+    live: watch::Receiver<LiveSettings>,
+) -> Result<Sessions, ServeError> {
+    let Opened { sessions, store, notes, first_run } = opened;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    if first_run {
+        tracing::info!("No previous session found (first run)");
+    }
+    let limits = live.borrow().limits.clone();
+    let directory = Arc::new(Directory::new(Arc::<DirectoryStore>::clone(&store), live));
+    let mut refusals = Vec::new();
+    for session in sessions {
+        let name = session.name;
+        let (machine, saved, sealed) = match session.outcome {
+            Outcome::Serving { machine, restored } => {
+                let saved = restored.as_ref().map_or(0, |restored| restored.seq - restored.replayed);
+                restored.iter().for_each(|restored| say_restored(&name, restored));
+                (machine, saved, None)
+            }
+            Outcome::ReadOnly { machine, restored, damage, command } => {
+                say_restored(&name, &restored);
+                let why = format!("{damage}. To go on without what is damaged: {command}");
+                tracing::error!("Session {name} is read-only: {why}");
+                (machine, restored.seq, Some(why.into()))
+            }
+            Outcome::Refused { reason, command } => {
+                let why = format!("session {name} is not served: {reason}. To repair it: {command}");
+                tracing::error!("{why}");
+                refusals.push(why);
+                continue;
+            }
+        };
+        let mut state = machine.into_session();
+        if first_run && name.is_default() {
+            state = take_over(&store, &name, state, data_dir, &limits)?;
+        }
+        let recent = recent_events(&store, &name, state.seq());
+        directory.start(SessionOrigin { name, state, recent, saved, sealed });
+    }
+    Ok(Sessions { directory, store, refusals })
+}
+
+fn say_restored(name: &SessionName, restored: &Restored) {
+    let time = chrono::DateTime::from_timestamp_millis(restored.at.0).unwrap_or_default();
+    let summary = &restored.summary;
+    tracing::info!(session = %name, "Session restored from disk");
+    tracing::info!("  Timestamp: {} (restored)", time.format("%Y-%m-%dT%H:%M:%S"));
+    tracing::info!("  Users: {} (restored)", summary.users);
+    tracing::info!(
+        "  Nodes: {}, tasks: {}, messages: {}, events replayed from the journal: {} (restored)",
+        summary.nodes,
+        summary.tasks,
+        summary.messages,
+        restored.replayed
+    );
+    if restored.discarded_bytes > 0 {
+        tracing::info!("  {} bytes that nobody had been promised were left out", restored.discarded_bytes);
+    }
+    if let Some(file) = &restored.pre_restore {
+        tracing::warn!("  What was newer than the restored snapshot is kept in {file}");
+    }
+}
+
+/// The newest events of the journal, so that clients who were connected can resume. What cannot be read is not needed.
+fn recent_events(store: &DirectoryStore, name: &SessionName, seq: u64) -> Vec<Arc<Event>> {
+    let mut events: Vec<Arc<Event>> = Vec::new();
+    let mut bytes = 0;
+    for (number, body) in store.past(name, (seq + 1).saturating_sub(RECENT_EVENTS).max(1), seq) {
+        match decode_event(&body) {
+            Ok(event) if event.seq == number => {
+                bytes += body.len();
+                events.push(Arc::new(event));
+            }
+            _ => return Vec::new(),
+        }
+    }
+    let mut skip = 0;
+    while bytes > RECENT_BYTES && skip < events.len() {
+        bytes = bytes.saturating_sub(events[skip].size_hint());
+        skip += 1;
+    }
+    events.split_off(skip)
+}
+
+/// At the very first start: takes over what the old Python server left in the data directory, or refuses to start.
+fn take_over(
+    store: &Arc<DirectoryStore>,
+    name: &SessionName,
+    state: Session,
+    data_dir: &Path,
+    limits: &Limits,
+) -> Result<Session, ServeError> {
+    let path = data_dir.join(LEGACY_SNAPSHOT);
+    if !path.exists() {
+        return Ok(state);
+    }
+    let fail = |why: String| ServeError::Import { path: path.display().to_string(), why };
+    let (steps, source) = read_import(&path, limits).map_err(fail)?;
+    let count = steps.len();
+    let store: &dyn Store = &**store;
+    let filled = seed(store, name, &state, steps, limits).map_err(|error| fail(error.to_string()))?;
+    tracing::info!("Imported {} ({source:?}, {count} steps); the file is left as it is", path.display());
+    Ok(filled)
+}
+
+/// Reads a file of the old server or the add-on, without executing anything in it.
+pub(crate) fn read_import(path: &Path, limits: &Limits) -> Result<(Vec<SeedStep>, Source), String> {
+    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > LEGACY_BYTES_MAX {
+        return Err(format!("{size} bytes are more than the {LEGACY_BYTES_MAX} that are read"));
+    }
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let import = import_file(&bytes.into(), limits).map_err(|error| error.to_string())?;
+    for warning in &import.warnings {
+        tracing::warn!("{warning}");
+    }
+    let source = import.source;
+    let now = Timestamp(clock::now_ms());
+    let steps = import.into_steps(limits).into_iter();
+    let steps = steps.map(|step| SeedStep { author: step.author, at: step.at.unwrap_or(now), command: step.command });
+    Ok((steps.collect(), source))
+}

@@ -1,0 +1,211 @@
+//! STORED: never change a released struct; add V2. Nodes, and what events say about them.
+
+use super::{BadStored, bad};
+use crate::session::{MemberName, Node, NodeId, NodePatch, NodePut, Payload, PayloadChange};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// STORED. A payload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum PayloadV1 {
+    /// JSON text.
+    Json(Bytes),
+    /// Bytes with a media type.
+    Bytes {
+        /// The media type.
+        media_type: Arc<str>,
+        /// The content.
+        data: Bytes,
+    },
+}
+
+/// STORED. A node in a snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of `Node`")]
+pub struct NodeV1 {
+    pub id: Arc<str>,
+    pub kind: Arc<str>,
+    pub name: Arc<str>,
+    pub parent: Option<Arc<str>>,
+    pub order: Option<f64>,
+    pub owner: Option<Arc<str>>,
+    pub dependencies: Vec<Arc<str>>,
+    pub payload: PayloadV1,
+    pub revision: u64,
+}
+
+/// STORED. A node that was put.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of `NodePut`")]
+pub struct NodePutV1 {
+    pub id: Arc<str>,
+    pub kind: Arc<str>,
+    pub name: Arc<str>,
+    pub parent: Option<Arc<str>>,
+    pub order: Option<f64>,
+    pub dependencies: Vec<Arc<str>>,
+    pub payload: PayloadV1,
+    pub if_revision: Option<u64>,
+}
+
+/// STORED. Changed fields of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of `NodePatch`")]
+pub struct NodePatchV1 {
+    pub kind: Option<Arc<str>>,
+    pub name: Option<Arc<str>>,
+    pub parent: Option<Option<Arc<str>>>,
+    pub order: Option<Option<f64>>,
+    pub dependencies: Option<Vec<Arc<str>>>,
+    pub payload: Option<PayloadChangeV1>,
+}
+
+/// STORED. How a payload changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum PayloadChangeV1 {
+    /// It was replaced.
+    Replace(PayloadV1),
+    /// RFC 7396.
+    Merge(Bytes),
+    /// RFC 6902.
+    Patch(Bytes),
+}
+
+impl From<&Payload> for PayloadV1 {
+    fn from(payload: &Payload) -> Self {
+        match payload {
+            Payload::Json(text) => Self::Json(text.clone()),
+            Payload::Bytes { media_type, data } => {
+                Self::Bytes { media_type: Arc::clone(media_type), data: data.clone() }
+            }
+        }
+    }
+}
+
+impl From<PayloadV1> for Payload {
+    fn from(payload: PayloadV1) -> Self {
+        match payload {
+            PayloadV1::Json(text) => Self::Json(text),
+            PayloadV1::Bytes { media_type, data } => Self::Bytes { media_type, data },
+        }
+    }
+}
+
+pub(super) fn texts(ids: &[NodeId]) -> Vec<Arc<str>> {
+    ids.iter().map(NodeId::shared).collect()
+}
+
+pub(super) fn node_ids(texts: Vec<Arc<str>>) -> Result<Vec<NodeId>, BadStored> {
+    texts.into_iter().map(|text| Ok(NodeId::from_shared(text)?)).collect()
+}
+
+pub(super) fn node_id(text: Option<Arc<str>>) -> Result<Option<NodeId>, BadStored> {
+    Ok(text.map(NodeId::from_shared).transpose()?)
+}
+
+fn finite(order: Option<f64>) -> Result<Option<f64>, BadStored> {
+    if order.is_some_and(|order| !order.is_finite()) { Err(bad("a stored order is not finite")) } else { Ok(order) }
+}
+
+impl From<&Node> for NodeV1 {
+    fn from(node: &Node) -> Self {
+        Self {
+            id: node.id.shared(),
+            kind: Arc::clone(&node.kind),
+            name: Arc::clone(&node.name),
+            parent: node.parent.as_ref().map(NodeId::shared),
+            order: node.order,
+            owner: node.owner.as_ref().map(MemberName::shared),
+            dependencies: texts(&node.dependencies),
+            payload: (&node.payload).into(),
+            revision: node.revision,
+        }
+    }
+}
+
+impl TryFrom<NodeV1> for Node {
+    type Error = BadStored;
+
+    fn try_from(node: NodeV1) -> Result<Self, BadStored> {
+        Ok(Self {
+            id: NodeId::from_shared(node.id)?,
+            kind: node.kind,
+            name: node.name,
+            parent: node_id(node.parent)?,
+            order: finite(node.order)?,
+            owner: node.owner.map(MemberName::from_shared).transpose()?,
+            dependencies: node_ids(node.dependencies)?,
+            payload: node.payload.into(),
+            revision: node.revision,
+        })
+    }
+}
+
+impl From<&NodePut> for NodePutV1 {
+    fn from(put: &NodePut) -> Self {
+        Self {
+            id: put.id.shared(),
+            kind: Arc::clone(&put.kind),
+            name: Arc::clone(&put.name),
+            parent: put.parent.as_ref().map(NodeId::shared),
+            order: put.order,
+            dependencies: texts(&put.dependencies),
+            payload: (&put.payload).into(),
+            if_revision: put.if_revision,
+        }
+    }
+}
+
+impl TryFrom<NodePutV1> for NodePut {
+    type Error = BadStored;
+
+    fn try_from(put: NodePutV1) -> Result<Self, BadStored> {
+        Ok(Self {
+            id: NodeId::from_shared(put.id)?,
+            kind: put.kind,
+            name: put.name,
+            parent: node_id(put.parent)?,
+            order: finite(put.order)?,
+            dependencies: node_ids(put.dependencies)?,
+            payload: put.payload.into(),
+            if_revision: put.if_revision,
+        })
+    }
+}
+
+impl From<&NodePatch> for NodePatchV1 {
+    fn from(patch: &NodePatch) -> Self {
+        Self {
+            kind: patch.kind.clone(),
+            name: patch.name.clone(),
+            parent: patch.parent.as_ref().map(|parent| parent.as_ref().map(NodeId::shared)),
+            order: patch.order,
+            dependencies: patch.dependencies.as_deref().map(texts),
+            payload: patch.payload.as_ref().map(|change| match change {
+                PayloadChange::Replace(payload) => PayloadChangeV1::Replace(payload.into()),
+                PayloadChange::Merge(patch) => PayloadChangeV1::Merge(patch.clone()),
+                PayloadChange::Patch(patch) => PayloadChangeV1::Patch(patch.clone()),
+            }),
+        }
+    }
+}
+
+impl TryFrom<NodePatchV1> for NodePatch {
+    type Error = BadStored;
+
+    fn try_from(patch: NodePatchV1) -> Result<Self, BadStored> {
+        Ok(Self {
+            kind: patch.kind,
+            name: patch.name,
+            parent: patch.parent.map(node_id).transpose()?,
+            order: patch.order.map(finite).transpose()?,
+            dependencies: patch.dependencies.map(node_ids).transpose()?,
+            payload: patch.payload.map(|change| match change {
+                PayloadChangeV1::Replace(payload) => PayloadChange::Replace(payload.into()),
+                PayloadChangeV1::Merge(patch) => PayloadChange::Merge(patch),
+                PayloadChangeV1::Patch(patch) => PayloadChange::Patch(patch),
+            }),
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! The running daemon: its log, its settings while it runs, its end.
+
+use crate::program::{Ended, Place};
+use crate::running::Running;
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+#[test]
+fn changed_files_are_applied_and_told_while_it_runs() {
+    let place = Place::new();
+    place.write(".env", "SAVE_INTERVAL=60\n");
+    let mut daemon = Running::start(&place, &[]);
+    daemon.says("Hotset ");
+    // The signal is answered only when the daemon looks after its settings.
+    daemon.signal("-HUP");
+    daemon.says("Settings read again: nothing changed");
+    place.write(".env", "SAVE_INTERVAL=60\nSAVE_INTERVAL=30\nHISTORY=5h\nSERVER_PASSWORD=canary\n");
+    daemon.says("SAVE_INTERVAL: 60 -> 30 (.env:2), applied");
+    daemon.says("SERVER_PASSWORD: (not set) -> (hidden) (.env:4), applied");
+    daemon.says("HISTORY: 24h -> 5h (.env:3), needs a restart");
+    place.write(".env", "SAVE_INTERVAL=never\n");
+    daemon.says("SAVE_INTERVAL is \"never\"");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn the_log_is_json_when_asked_for_and_its_level_can_change() {
+    let place = Place::new();
+    place.write(".env", "LOG_LEVEL=INFO\n");
+    let mut daemon = Running::start(&place, &["--log-format", "json"]);
+    let line: Value = serde_json::from_str(&daemon.says("Hotset ")).unwrap();
+    assert_eq!(line["level"], "INFO");
+    daemon.signal("-HUP");
+    daemon.says("nothing changed");
+    place.write(".env", "LOG_LEVEL=ERROR\nMAX_BACKUPS=3\nMAX_BACKUPS=many\n");
+    daemon.says("MAX_BACKUPS is");
+    place.write(".env", "LOG_LEVEL=ERROR\nMAX_BACKUPS=3\n");
+    place.write(".env", "LOG_LEVEL=DEBUG\nMAX_BACKUPS=4\n");
+    daemon.says("MAX_BACKUPS: ");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn secrets_are_generated_for_the_owner_only_and_never_logged() {
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &["--bind", "0.0.0.0"]);
+    daemon.says("Hotset ");
+    daemon.signal("-HUP");
+    daemon.says("nothing changed");
+    daemon.signal("-TERM");
+    let rest: Vec<String> = daemon.lines.iter().collect();
+    daemon.heard.extend(rest);
+    for name in ["server_password", "admin_password", "admin_token"] {
+        let path = place.path().join("data").join(name);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        let secret = std::fs::read_to_string(path).unwrap();
+        assert!(daemon.heard.iter().all(|line| !line.contains(secret.trim())), "{:?}", daemon.heard);
+    }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_made_ends_with_73_and_names_it() {
+    let place = Place::new();
+    place.write("file", "");
+    let ended = Ended::from(place.hotset(&["serve", "--data-dir", "file/data"]).output().unwrap());
+    assert_eq!(ended.code, 73, "{ended:?}");
+    assert!(ended.err.contains("cannot create the data directory file/data"), "{ended:?}");
+    assert!(ended.err.contains("running as uid "), "{ended:?}");
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_reloading_alive_and_stopping() {
+    let place = Place::new();
+    let socket = UnixDatagram::bind(place.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let notify_socket = place.path().join("notify").display().to_string();
+    let environment = [("NOTIFY_SOCKET", notify_socket.as_str()), ("WATCHDOG_USEC", "200000")];
+    let mut daemon = Running::start_with(&place, &[], &environment);
+    let hears = |word: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let len = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{word} was not told: {error}"));
+            let told = String::from_utf8_lossy(&buffer[..len]).into_owned();
+            if told.lines().any(|line| line == word) {
+                return told;
+            }
+        }
+    };
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    daemon.says("Listening on");
+    daemon.signal("-HUP");
+    assert!(hears("RELOADING=1").contains("MONOTONIC_USEC="));
+    hears("READY=1");
+    daemon.signal("-TERM");
+    hears("STOPPING=1");
+}

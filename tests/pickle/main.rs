@@ -1,0 +1,12 @@
+//! Pickles against the real thing: files of the old server and the add-on, malicious pickles, and CPython's opinion.
+
+#[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod malicious;
+#[cfg(test)]
+mod mutants;
+#[cfg(test)]
+mod samples;
