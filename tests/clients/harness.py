@@ -232,10 +232,13 @@ def chromium():
 class BrowserAgent:
     """The JavaScript client in a page of a headless Chromium, driven through the DevTools protocol."""
 
+    def __init__(self):
+        # Chosen early, because the daemon must know from which pages connections may come.
+        self.page_port = free_ports(1)[0]
+
     async def __aenter__(self):
         self.profile = tempfile.mkdtemp(prefix="hotset-browser-")
-        self.pages = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        self.page_port = self.pages.sockets[0].getsockname()[1]
+        self.pages = await asyncio.start_server(self.serve, "127.0.0.1", self.page_port)
         # The browser tells its debugging port in a file; its own messages are of no interest.
         flags = (
             "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
