@@ -257,7 +257,10 @@ class BrowserAgent:
         return f"http://127.0.0.1:{self.page_port}"
 
     async def serve(self, reader, writer):
-        request = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+        try:
+            request = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+        except asyncio.IncompleteReadError:
+            return writer.close()  # the browser opens more connections than it needs
         files = {"/client.html": ("browser/client.html", "text/html"),
                  "/hotset_client.mjs": ("node/hotset_client.mjs", "text/javascript")}  # fmt: skip
         if request in files:
