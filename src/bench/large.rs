@@ -70,6 +70,8 @@ const TURNS: [&str; 3] = ["turn_max_us", "turn_max_saving_us", "capture_max_us"]
 
 /// Events that the daemon keeps in memory, and a few more.
 const TAIL_EVENTS: u64 = 70_000;
+/// How fast they are sent: so slowly that no turn of the session's task takes many at once.
+const FILL_PER_SECOND: f64 = 8_000.0;
 /// How often memory is looked at.
 const SLICE: Duration = Duration::from_millis(20);
 /// A save that takes longer than this has failed.
@@ -105,7 +107,7 @@ impl Stage {
             edit: Edit::Put,
             payload_bytes: args.payload,
             targets: Targets::Scene(args.scene.nodes),
-            pace: Pace::InFlight(64),
+            pace: Pace::PerSecond(FILL_PER_SECOND),
         })?;
         // The daemon keeps so many events for readers that are behind; until it has them, its memory grows by itself.
         while generator.window().sent < TAIL_EVENTS {

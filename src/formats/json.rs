@@ -4,10 +4,12 @@
 //! document nor work beyond its bounds, whatever its operations say. Patched text is written anew: without white
 //! space, of repeated keys the last, and numbers as 64-bit integers or floats.
 
+mod validate;
+
 use json_patch::jsonptr::Pointer;
 use json_patch::{Patch, PatchOperation};
-use serde::de::IgnoredAny;
 use serde_json::Value;
+use validate::Fault;
 
 /// What patching may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,12 +120,11 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
 /// Checks that the text is JSON, nested at most `depth` levels (a number has 0, `[]` has 1).
 pub fn valid(text: &[u8], depth: usize) -> Result<(), JsonError> {
     let depth = depth.min(Bounds::STORED.depth);
-    if shape(text).depth > depth {
-        return Err(JsonError::TooDeep { max: depth });
-    }
-    // From text, not bytes: what is only skipped is not checked for being UTF-8.
     let text = std::str::from_utf8(text).map_err(|error| JsonError::Syntax(error.to_string()))?;
-    serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(syntax)
+    validate::validate(text, depth).map_err(|fault| match fault {
+        Fault::TooDeep => JsonError::TooDeep { max: depth },
+        Fault::Syntax(expected, at) => JsonError::Syntax(format!("expected {expected} at byte {at}")),
+    })
 }
 
 /// Checks that the text is a JSON object, nested at most `depth` levels.
