@@ -105,7 +105,7 @@ pub const KEYS: &[Key] = &[
     key(
         "max_backups",
         "10",
-        Restart,
+        Live,
         count(1, 100_000, |s, v| s.saving.max_backups = v),
         "How many backups are kept per session; the oldest goes first. Pinned, hourly and daily ones do not count.",
     ),
@@ -173,7 +173,7 @@ pub const KEYS: &[Key] = &[
     key(
         "history",
         "24h",
-        Restart,
+        Live,
         seconds(Duration::ZERO, Duration::from_hours(24 * 3650), |s, v| s.saving.history = v),
         "How far back the journal is kept, for catching up after a pause and for going back to a point in time. A \
          bare number is seconds.",
@@ -181,7 +181,7 @@ pub const KEYS: &[Key] = &[
     key(
         "history_cap",
         "2GiB",
-        Restart,
+        Live,
         bytes(64 * MIB, 1 << 50, |s, v| s.saving.history_cap = v),
         "Most bytes of journal that are kept for HISTORY. What recovery needs is kept in any case.",
     ),
