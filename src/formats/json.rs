@@ -6,8 +6,9 @@
 
 use json_patch::jsonptr::Pointer;
 use json_patch::{Patch, PatchOperation};
-use serde::de::IgnoredAny;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use std::fmt;
 
 /// What patching may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +49,7 @@ const ELEMENT_BYTES: usize = size_of::<Value>();
 /// Why JSON text was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// Not JSON (RFC 8259), or a number beyond 64-bit floats in text that is to be patched.
+    /// Not JSON (RFC 8259), or with a number beyond 64-bit floats or half a surrogate pair, which not everybody can read.
     #[error("not valid JSON: {0}")]
     Syntax(String),
     /// Nested too deeply.
@@ -123,7 +124,72 @@ pub fn valid(text: &[u8], depth: usize) -> Result<(), JsonError> {
     }
     // From text, not bytes: what is only skipped is not checked for being UTF-8.
     let text = std::str::from_utf8(text).map_err(|error| JsonError::Syntax(error.to_string()))?;
-    serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(syntax)
+    serde_json::from_str::<IgnoredAny>(text).map_err(syntax)?;
+    // Everybody in the session gets it, and what some of them cannot decode would stop them for good.
+    if may_be_undecodable(text) { serde_json::from_str::<Decoded>(text).map(drop).map_err(syntax) } else { Ok(()) }
+}
+
+/// A quick look for what skipping does not decode: escaped surrogates, and numbers of 300 digits or such an exponent.
+fn may_be_undecodable(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let exponent = |four: &[u8]| {
+        four[0].eq_ignore_ascii_case(&b'e')
+            && (four[1] == b'+' || four[1].is_ascii_digit())
+            && four[2..].iter().all(u8::is_ascii_digit)
+    };
+    let digits = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
+    text.contains("\\u") || bytes.windows(4).any(exponent) || bytes.chunks_exact(128).any(digits)
+}
+
+/// JSON of which every text and every number was decoded, and nothing kept.
+struct Decoded;
+
+impl<'de> Deserialize<'de> for Decoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Decoded {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
+        while seq.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// Checks that the text is a JSON object, nested at most `depth` levels.
@@ -313,6 +379,27 @@ mod tests {
             assert!(matches!(valid(text.as_bytes(), 3), Err(JsonError::Syntax(_))), "{text}");
         }
         assert!(matches!(valid(b"\"\xff\"", 3), Err(JsonError::Syntax(_))), "not UTF-8");
+    }
+
+    #[test]
+    fn what_not_everybody_can_decode_is_not_accepted() {
+        let digits = |count: usize| "9".repeat(count);
+        for text in [
+            "\"\\ud83d\\ude00\"",
+            "\"\\\\ud800\"",
+            "1e308",
+            "1e-999",
+            "\"1e999\"",
+            &digits(308),
+            &format!("\"{}\"", digits(400)),
+        ] {
+            assert_eq!(valid(text.as_bytes(), 3), Ok(()), "{text}");
+        }
+        let lone = ["\"\\ud800\"", "[\"\\udc00\"]", "{\"\\ud83d\":1}", "\"\\ud83dx\""].map(str::to_owned);
+        let large = ["1e309", "[-1E+999]", "1e0999", "10e308"].map(str::to_owned);
+        for text in lone.into_iter().chain(large).chain([digits(310), format!("[0.5,{}]", digits(400))]) {
+            assert!(matches!(valid(text.as_bytes(), 3), Err(JsonError::Syntax(_))), "{text}");
+        }
     }
 
     #[test]
