@@ -1,7 +1,7 @@
 //! Fan-out: how much CPU a delivery costs the daemon, against the bare room in the run beside it.
 
 use super::generator::{Generator, Pace, Plan};
-use super::messages::{Dialect, Edit};
+use super::messages::{Dialect, Edit, Targets};
 use super::report::{Report, Row, median};
 use super::server_process::ServerProcess;
 use super::workspace::Workspace;
@@ -157,7 +157,7 @@ fn plan(load: &LoadArgs, rooms: Vec<String>, (members, senders): (u16, u16), pac
         senders: senders.min(members),
         edit: load.edit,
         payload_bytes: load.payload,
-        nodes: load.nodes,
+        targets: Targets::Own(load.nodes),
         pace,
     }
 }

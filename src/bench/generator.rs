@@ -7,7 +7,7 @@
 use super::connection;
 use super::frames::{SCRATCH_BYTES, Scanner};
 use super::machine::ThreadUse;
-use super::messages::{Dialect, Edit, Marker, OperationWriter};
+use super::messages::{Dialect, Edit, Marker, OperationWriter, Targets};
 use super::tally::{Ledger, Reader, Window};
 use crate::ops::clock;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -43,8 +43,8 @@ pub(super) struct Plan {
     pub(super) edit: Edit,
     /// Size of its payload.
     pub(super) payload_bytes: usize,
-    /// How many nodes each sender goes round over.
-    pub(super) nodes: u64,
+    /// Which nodes they go to.
+    pub(super) targets: Targets,
     /// How fast.
     pub(super) pace: Pace,
 }
@@ -98,7 +98,7 @@ impl Generator {
             members: Vec::new(),
             senders: Vec::new(),
             ledger: Ledger::new(plan.dialect, plan.rooms.len(), plan.members, plan.senders),
-            writer: OperationWriter::new(plan.dialect, plan.edit, plan.payload_bytes, plan.nodes),
+            writer: OperationWriter::new(plan.dialect, plan.edit, plan.payload_bytes, plan.targets),
             base: clock::instant(),
             next_at: Duration::ZERO,
             next_sender: 0,
@@ -150,6 +150,11 @@ impl Generator {
     /// Everything since the beginning.
     pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Sends at another pace from now on.
+    pub(super) fn set_pace(&mut self, pace: Pace) {
+        self.plan.pace = pace;
     }
 
     /// Sends and receives for this long.

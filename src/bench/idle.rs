@@ -2,7 +2,7 @@
 
 use super::fanout::Servers;
 use super::generator::{Generator, Pace, Plan};
-use super::messages::{Dialect, Edit};
+use super::messages::{Dialect, Edit, Targets};
 use super::report::{Report, Row};
 use super::server_process::ServerProcess;
 use super::workspace::Workspace;
@@ -57,7 +57,7 @@ fn run(args: &IdleArgs, dialect: Dialect) -> io::Result<Row> {
         senders: 1,
         edit: Edit::Put,
         payload_bytes: 1_024,
-        nodes: 1,
+        targets: Targets::Own(1),
         pace: Pace::PerSecond(f64::from(sessions)),
     };
     // In two halves, so that the second shows what a connection adds to a server that is in use already.

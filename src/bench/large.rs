@@ -2,9 +2,9 @@
 
 use super::connection;
 use super::fanout::{Format, measure};
-use super::generate::{GenerateArgs, NodeSize, generate};
+use super::generate::{GenerateArgs, Generated, NodeSize, generate};
 use super::generator::{Generator, Pace, Plan};
-use super::messages::Edit;
+use super::messages::{Edit, Targets};
 use super::report::{Report, Row};
 use super::server_process::ServerProcess;
 use super::workspace::Workspace;
@@ -64,13 +64,14 @@ pub struct RestoreArgs {
     pub tail: u32,
 }
 
-/// Longest turn of a session task, CPU seconds.
-const TURN_MAX: &str = "hotset_session_poll_seconds_max";
-/// The same, while a save was under way.
-const TURN_MAX_SAVING: &str = "hotset_session_poll_saving_seconds_max";
-/// Longest capture of a state for a save, CPU seconds.
-const CAPTURE_MAX: &str = "hotset_save_capture_seconds_max";
+/// What the daemon measures itself, by the names in its status: the longest turn of a session's task in CPU time while
+/// no save was under way, while one was, and the longest capture of a state for a save.
+const TURNS: [&str; 3] = ["turn_max_us", "turn_max_saving_us", "capture_max_us"];
 
+/// Events that the daemon keeps in memory, and a few more.
+const TAIL_EVENTS: u64 = 70_000;
+/// How fast they are sent: so slowly that no turn of the session's task takes many at once.
+const FILL_PER_SECOND: f64 = 8_000.0;
 /// How often memory is looked at.
 const SLICE: Duration = Duration::from_millis(20);
 /// A save that takes longer than this has failed.
@@ -81,6 +82,7 @@ struct Stage {
     // Fields are dropped in this order: the server ends before its directory goes.
     server: ServerProcess,
     workspace: Workspace,
+    payload_bytes: u64,
 }
 
 impl Stage {
@@ -89,13 +91,14 @@ impl Stage {
         let workspace = Workspace::create()?;
         let out = workspace.data_dir();
         report.remark(&format!("generating {} nodes", scene.nodes))?;
-        generate(&GenerateArgs { nodes: scene.nodes, size: scene.size, out: out.clone(), seed: 1 })?;
+        let Generated { payload_bytes, .. } =
+            generate(&GenerateArgs { nodes: scene.nodes, size: scene.size, out: out.clone(), seed: 1 })?;
         ServerProcess::start_daemon(&out)?.stop();
-        Ok(Self { server: ServerProcess::start_daemon(&out)?, workspace })
+        Ok(Self { server: ServerProcess::start_daemon(&out)?, workspace, payload_bytes })
     }
 
     fn connect(&self, args: &BesideArgs) -> io::Result<Generator> {
-        Generator::connect(Plan {
+        let mut generator = Generator::connect(Plan {
             dialect: args.scene.format.dialect(),
             port: self.server.port,
             rooms: vec!["default".to_owned()],
@@ -103,19 +106,21 @@ impl Stage {
             senders: args.members,
             edit: Edit::Put,
             payload_bytes: args.payload,
-            nodes: 1_000,
-            pace: Pace::PerSecond(args.rate),
-        })
+            targets: Targets::Scene(args.scene.nodes),
+            pace: Pace::PerSecond(FILL_PER_SECOND),
+        })?;
+        // The daemon keeps so many events for readers that are behind; until it has them, its memory grows by itself.
+        while generator.window().sent < TAIL_EVENTS {
+            generator.run_for(SLICE)?;
+        }
+        generator.set_pace(Pace::PerSecond(args.rate));
+        generator.run_for(Duration::from_secs(1))?;
+        Ok(generator)
     }
 
     /// Adds what the daemon says of itself.
-    fn with_metrics(&self, row: Row) -> Row {
-        [("turn_max_ms", TURN_MAX), ("turn_max_saving_ms", TURN_MAX_SAVING), ("capture_max_ms", CAPTURE_MAX)]
-            .into_iter()
-            .fold(row, |row, (name, metric)| match self.server.metric(metric) {
-                Some(seconds) => row.with_figure(name, seconds * 1e3),
-                None => row.with(name, serde_json::Value::Null),
-            })
+    fn with_turns(&self, row: Row) -> Row {
+        TURNS.into_iter().fold(row, |row, name| row.with(name, self.server.session_status_max(name)))
     }
 }
 
@@ -128,14 +133,13 @@ fn row(bench: &str, phase: &str, scene: &SceneArgs) -> Row {
 pub(super) fn save(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
     let mut stage = Stage::set(&args.scene, report)?;
     let mut generator = stage.connect(args)?;
-    generator.run_for(Duration::from_secs(1))?;
     let (quiet, quiet_peak) = quiet_phase(&mut stage, &mut generator, args)?;
     report.print(quiet)?;
     let thread = generator.begin_window();
     let (since, cpu) = (clock::instant(), stage.server.cpu());
-    let (mut peak, mut slowest, mut failed) = (0, Duration::ZERO, 0_u64);
+    let (mut peak, mut slowest, mut failed, mut replaced) = (0, Duration::ZERO, 0_u64, 0);
     for _ in 0..args.times {
-        let (saves, asked) = (generator.ledger().saves, clock::instant());
+        let (saves, asked, sent) = (generator.ledger().saves, clock::instant(), generator.window().sent);
         generator.ask_for_save()?;
         while generator.ledger().saves == saves && asked.elapsed() < SAVE_PATIENCE {
             generator.run_for(SLICE)?;
@@ -143,18 +147,21 @@ pub(super) fn save(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
         }
         failed += u64::from(generator.ledger().saves == saves);
         slowest = slowest.max(asked.elapsed());
+        replaced = replaced.max(generator.window().sent - sent);
         generator.run_for(Duration::from_millis(300))?;
     }
     let seconds = since.elapsed().as_secs_f64();
     let cpu = stage.server.cpu().saturating_sub(cpu).as_secs_f64();
     let measured = super::fanout::Measured::over(&generator, seconds, cpu, thread.share());
     generator.drain(Duration::from_secs(10))?;
+    let replaced_kib = replaced * (stage.payload_bytes / args.scene.nodes.max(1)) / 1024;
     let row = row("save", "saving", &args.scene)
         .with("saves", args.times - failed)
         .with("failed", failed)
         .with_figure("slowest_save_s", slowest.as_secs_f64())
-        .with("extra_rss_kib", peak.saturating_sub(quiet_peak));
-    let row = measured.into_row(stage.with_metrics(row), &generator);
+        .with("extra_rss_kib", peak.saturating_sub(quiet_peak))
+        .with("replaced_kib", replaced_kib);
+    let row = measured.into_row(stage.with_turns(row), &generator);
     report.print(row)?;
     drop(generator);
     stage.server.stop();
@@ -168,7 +175,7 @@ fn quiet_phase(stage: &mut Stage, generator: &mut Generator, args: &BesideArgs) 
     generator.drain(Duration::from_secs(10))?;
     let phase = row("load", "quiet", &args.scene);
     let peak = stage.server.memory_kib();
-    let row = measured.into_row(stage.with_metrics(phase.with("rss_kib", peak)), generator);
+    let row = measured.into_row(stage.with_turns(phase.with("rss_kib", peak)), generator);
     Ok((row, peak))
 }
 
@@ -176,7 +183,6 @@ fn quiet_phase(stage: &mut Stage, generator: &mut Generator, args: &BesideArgs) 
 pub(super) fn join(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
     let mut stage = Stage::set(&args.scene, report)?;
     let mut generator = stage.connect(args)?;
-    generator.run_for(Duration::from_secs(1))?;
     let (quiet, quiet_peak) = quiet_phase(&mut stage, &mut generator, args)?;
     report.print(quiet)?;
     let thread = generator.begin_window();
@@ -207,7 +213,7 @@ pub(super) fn join(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
         .with_figure("slowest_join_s", slowest.as_secs_f64())
         .with("state_bytes", state_bytes)
         .with("extra_rss_kib", peak.saturating_sub(quiet_peak));
-    report.print(measured.into_row(stage.with_metrics(row), &generator))?;
+    report.print(measured.into_row(stage.with_turns(row), &generator))?;
     drop(generator);
     stage.server.stop();
     drop(stage.workspace);
@@ -216,7 +222,7 @@ pub(super) fn join(args: &BesideArgs, report: &mut Report) -> io::Result<()> {
 
 /// Starts the daemon cold, again and again.
 pub(super) fn restore(args: &RestoreArgs, report: &mut Report) -> io::Result<()> {
-    let Stage { server, workspace } = Stage::set(&args.scene, report)?;
+    let Stage { server, workspace, .. } = Stage::set(&args.scene, report)?;
     if args.tail == 0 {
         server.stop();
     } else {
@@ -246,7 +252,7 @@ fn write_tail(server: ServerProcess, args: &RestoreArgs) -> io::Result<()> {
         senders: 1,
         edit: Edit::Put,
         payload_bytes: 250,
-        nodes: 10_000,
+        targets: Targets::Scene(args.scene.nodes),
         pace: Pace::InFlight(256),
     })?;
     while generator.window().deliveries < u64::from(args.tail) {

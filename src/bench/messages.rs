@@ -97,21 +97,29 @@ fn hex(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// Which nodes operations go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Targets {
+    /// This many nodes of each sender's own, one after the other.
+    Own(u64),
+    /// All over a generated scene of this many nodes.
+    Scene(u64),
+}
+
 /// Writes operations with a payload of a given size.
 pub(super) struct OperationWriter {
     dialect: Dialect,
     edit: Edit,
     payload_bytes: usize,
-    nodes: u64,
+    targets: Targets,
     header: Vec<u8>,
     payload: Vec<u8>,
 }
 
 impl OperationWriter {
-    /// `payload_bytes` is the size of the JSON payload (at least that of a marker); the operations go round over
-    /// `nodes` nodes.
-    pub(super) fn new(dialect: Dialect, edit: Edit, payload_bytes: usize, nodes: u64) -> Self {
-        Self { dialect, edit, payload_bytes, nodes: nodes.max(1), header: Vec::new(), payload: Vec::new() }
+    /// `payload_bytes` is the size of the JSON payload (at least that of a marker).
+    pub(super) fn new(dialect: Dialect, edit: Edit, payload_bytes: usize, targets: Targets) -> Self {
+        Self { dialect, edit, payload_bytes, targets, header: Vec::new(), payload: Vec::new() }
     }
 
     /// Appends the operation, framed, to `out`. `op` numbers the sender's operations from 1.
@@ -124,12 +132,12 @@ impl OperationWriter {
         self.payload.resize(self.payload.len() + fill, b'x');
         self.payload.extend_from_slice(br#""}"#);
         self.header.clear();
-        let node = u64::from(marker.sender) * self.nodes + op % self.nodes;
         // A patch needs a node: the first round over them puts.
-        let edit = if op <= self.nodes { Edit::Put } else { self.edit };
+        let edit = if matches!(self.targets, Targets::Own(nodes) if op <= nodes) { Edit::Put } else { self.edit };
+        let id = self.target(op, marker.sender);
         let operation = match edit {
-            Edit::Put => format_args!(r#"{{"type":"op","op":{op},"do":"node.put","id":"n{node}","kind":"bench""#),
-            Edit::Patch => format_args!(r#"{{"type":"op","op":{op},"do":"node.patch","id":"n{node}""#),
+            Edit::Put => format_args!(r#"{{"type":"op","op":{op},"do":"node.put","id":"{id}","kind":"bench""#),
+            Edit::Patch => format_args!(r#"{{"type":"op","op":{op},"do":"node.patch","id":"{id}""#),
         };
         self.header.write_fmt(operation).expect("memory takes every write");
         let field: &[u8] = match edit {
@@ -147,6 +155,17 @@ impl OperationWriter {
             out.extend_from_slice(&self.header);
             out.extend_from_slice(&self.payload);
             out.push(b'}');
+        }
+    }
+
+    fn target(&self, op: u64, sender: u16) -> String {
+        match self.targets {
+            Targets::Own(nodes) => format!("n{}", u64::from(sender) * nodes + op % nodes.max(1)),
+            // A large odd factor visits the scene in no order that a cache or a tree would like.
+            Targets::Scene(nodes) => {
+                let place = (op * 64 + u64::from(sender)).wrapping_mul(0x9e37_79b9_7f4a_7c15) % nodes.max(1);
+                format!("node-{place:07}")
+            }
         }
     }
 
@@ -239,7 +258,7 @@ mod tests {
     fn operations_are_valid_json_with_a_payload_of_the_size_asked_for() {
         for edit in [Edit::Put, Edit::Patch] {
             let mut out = Vec::new();
-            OperationWriter::new(Dialect::NativeJson, edit, 1_024, 10).push(&mut out, 12, MARKER);
+            OperationWriter::new(Dialect::NativeJson, edit, 1_024, Targets::Own(10)).push(&mut out, 12, MARKER);
             let message: Value = serde_json::from_slice(body(&out)).unwrap();
             assert_eq!(message["op"], 12);
             assert_eq!(message["id"], "n32");
@@ -252,7 +271,7 @@ mod tests {
     #[test]
     fn a_binary_put_has_its_payload_after_the_header() {
         let mut out = Vec::new();
-        OperationWriter::new(Dialect::NativeBinary, Edit::Put, 1_024, 10).push(&mut out, 12, MARKER);
+        OperationWriter::new(Dialect::NativeBinary, Edit::Put, 1_024, Targets::Own(10)).push(&mut out, 12, MARKER);
         let body = body(&out);
         let len = u32::from_le_bytes(body[..4].try_into().unwrap()) as usize;
         let header: Value = serde_json::from_slice(&body[4..4 + len]).unwrap();

@@ -26,6 +26,7 @@ pub(super) struct ServerProcess {
     /// Where it serves WebSocket and HTTP, on 127.0.0.1.
     pub(super) port: u16,
     cpu_ns_by_thread: BTreeMap<u32, u64>,
+    data_dir: PathBuf,
     log: PathBuf,
 }
 
@@ -72,6 +73,7 @@ impl ServerProcess {
         ];
         let mut server = Self::spawn(command.env_clear().envs(settings).stdout(log), port)?;
         server.log = log_path;
+        data_dir.clone_into(&mut server.data_dir);
         Ok(server)
     }
 
@@ -80,7 +82,13 @@ impl ServerProcess {
         machine::pin_to(machine::SERVER_CORE);
         let child = command.stdin(Stdio::null()).spawn();
         machine::pin_to(machine::GENERATOR_CORE);
-        Ok(Self { child: child?, port, cpu_ns_by_thread: BTreeMap::new(), log: PathBuf::new() })
+        Ok(Self {
+            child: child?,
+            port,
+            cpu_ns_by_thread: BTreeMap::new(),
+            data_dir: PathBuf::new(),
+            log: PathBuf::new(),
+        })
     }
 
     /// Waits until the daemon says that it is ready.
@@ -128,10 +136,14 @@ impl ServerProcess {
     }
 
     /// Asks its HTTP side.
-    pub(super) fn get(&self, path: &str) -> io::Result<(u16, String)> {
+    fn get(&self, path: &str) -> io::Result<(u16, String)> {
+        self.ask(path, "")
+    }
+
+    fn ask(&self, path: &str, head: &str) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n", self.port)?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n{head}\r\n", self.port)?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -139,10 +151,12 @@ impl ServerProcess {
         Ok((status, answer))
     }
 
-    /// The largest value that `/metrics` gives for this name, over all its labels; `None` if there is none.
-    pub(super) fn metric(&self, name: &str) -> Option<f64> {
-        let (_, text) = self.get("/metrics").ok()?;
-        metric_in(&text, name)
+    /// The largest of what the daemon says of its sessions under this name; `None` if it says nothing.
+    pub(super) fn session_status_max(&self, name: &str) -> Option<u64> {
+        let token = fs::read_to_string(self.data_dir.join("admin_token")).ok()?;
+        let head = format!("Authorization: Bearer {}\r\n", token.trim());
+        let (_, answer) = self.ask("/api/v1/status", &head).ok()?;
+        largest_in_sessions(&answer, name)
     }
 
     /// Asks it to end and waits until it has; returns whether it ended by itself.
@@ -174,10 +188,10 @@ impl Drop for ServerProcess {
     }
 }
 
-fn metric_in(text: &str, name: &str) -> Option<f64> {
-    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
-    let lines = lines.filter(|rest| rest.starts_with([' ', '{']));
-    lines.filter_map(|rest| rest.rsplit(' ').next()?.parse().ok()).reduce(f64::max)
+fn largest_in_sessions(answer: &str, name: &str) -> Option<u64> {
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    let status: serde_json::Value = serde_json::from_str(body).ok()?;
+    status.get("sessions")?.as_array()?.iter().filter_map(|session| session.get(name)?.as_u64()).max()
 }
 
 fn status_sum(path: &Path, key: &str) -> u64 {
@@ -195,9 +209,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_several_labels_the_largest_value_counts() {
-        let text = "# TYPE poll gauge\npoll_max{session=\"a\"} 0.002\npoll_max{session=\"b\"} 0.5\npoll_max_other 9\n";
-        assert_eq!(metric_in(text, "poll_max"), Some(0.5));
-        assert_eq!(metric_in(text, "poll"), None);
+    fn of_several_sessions_the_largest_value_counts() {
+        let answer = "HTTP/1.1 200 OK\r\nx: y\r\n\r\n{\"sessions\":[{\"turn\":2},{\"turn\":70},{\"other\":99}]}";
+        assert_eq!(largest_in_sessions(answer, "turn"), Some(70));
+        assert_eq!(largest_in_sessions(answer, "poll"), None);
     }
 }

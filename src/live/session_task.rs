@@ -291,7 +291,10 @@ impl SessionTask {
     fn notice_departures(&mut self, at: Timestamp) {
         self.guests.retain(|guest| !guest.is_gone());
         for gone in self.shared.subscribers.remove_gone() {
-            self.leave(&gone.name, at);
+            // Who is sent away by a stop has not left: locks wait for them after the restart.
+            if !self.draining {
+                self.leave(&gone.name, at);
+            }
         }
     }
 

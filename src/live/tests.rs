@@ -308,5 +308,11 @@ async fn a_drain_refuses_edits_tells_everybody_and_saves() {
     stage.say(&alice, 1, "too late").await;
     assert!(matches!(alice.subscriber().take_notes()[..], [Note::Saved(_), Note::Reject { op: 1, .. }]));
     assert!(stage.session.join(subscriber("bob"), None).await.is_err());
+    drop(alice);
+    settle().await;
+    stage.disk.sync();
+    settle().await;
+    let state = stage.session.state().await.unwrap();
+    assert_eq!(state.online().count(), 1, "whoever is sent away by a stop has not left");
     drop(stage.settings);
 }

@@ -19,7 +19,7 @@ const TEMPORARY: &str = ".tmp";
 const CUT_STEP: u64 = 32 << 20;
 const CUT_PAUSE: Duration = Duration::from_millis(5);
 /// Most files of the same second in one directory.
-const SAME_SECOND_MAX: u32 = 100;
+const SAME_SECOND_MAX: u32 = 10_000;
 
 /// The files of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,12 +176,14 @@ fn is_backup_name(name: &str) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Trusted {
     files: BTreeMap<Identity, bool>,
+    current: Option<Identity>,
 }
 
 impl Trusted {
-    /// Notes that the file with this identity was verified.
-    pub(crate) fn add(&mut self, identity: Identity) {
+    /// Notes that the snapshot in place has this identity and was verified.
+    pub(crate) fn add_current(&mut self, identity: Identity) {
         self.files.insert(identity, true);
+        self.current = Some(identity);
     }
 
     /// Whether the backup is whole; reads it if that is not known yet.
@@ -198,7 +200,10 @@ impl Trusted {
 
     /// Forgets what is not among `present`.
     fn keep_only(&mut self, present: &[Backup]) {
-        self.files.retain(|identity, _| present.iter().any(|backup| backup.identity == *identity));
+        let current = self.current;
+        self.files.retain(|identity, _| {
+            Some(*identity) == current || present.iter().any(|backup| backup.identity == *identity)
+        });
     }
 }
 
@@ -271,6 +276,25 @@ pub(crate) fn quarantine(vfs: &dyn Vfs, files: &SessionFiles, path: &Path, reaso
     Ok(target)
 }
 
+/// Moves a whole folder to the data directory's `quarantine/<time>_<reason>`, durably and in one step.
+pub(crate) fn quarantine_folder(vfs: &dyn Vfs, folder: &Path, reason: &str) -> io::Result<PathBuf> {
+    let quarantine = Path::new("quarantine");
+    vfs.create_dir(quarantine)?;
+    let name = format!("{}_{reason}", stamp(Timestamp(clock::now_ms())));
+    let mut place = quarantine.join(&name);
+    for number in 1..SAME_SECOND_MAX {
+        if stat_or_missing(vfs, &place)?.is_none() {
+            break;
+        }
+        place = quarantine.join(format!("{name}_{number:02}"));
+    }
+    vfs.rename(folder, &place)?;
+    for directory in [quarantine, folder.parent().unwrap_or(Path::new("")), Path::new("")] {
+        vfs.sync_dir(directory)?;
+    }
+    Ok(place)
+}
+
 /// Gives a file a second name; where the file system cannot do that, a copy. The directory is still to be synced.
 pub(crate) fn link_or_copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
     match vfs.link(from, to) {
@@ -317,10 +341,12 @@ pub(crate) fn stat_or_missing(vfs: &dyn Vfs, path: &Path) -> io::Result<Option<S
     }
 }
 
-/// The names in a directory; none if it does not exist.
+/// The names in a directory; none if there is no directory of that name.
 pub(crate) fn names(vfs: &dyn Vfs, directory: &Path) -> io::Result<Vec<PathBuf>> {
     match vfs.list(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        // Somebody put something else there; links are never followed.
+        Err(_) if stat_or_missing(vfs, directory)?.is_some_and(|stat| !stat.is_dir) => Ok(Vec::new()),
         other => other,
     }
 }

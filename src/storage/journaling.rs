@@ -4,7 +4,7 @@ use crate::ops::{clock, random};
 use crate::session::SessionName;
 use crate::storage::backups::SessionFiles;
 use crate::storage::journal::{
-    self, Control, FileMark, HistoryError, Lineage, Published, Retention, Start, StartError, Stats, Writer,
+    self, Control, FileMark, HistoryError, Lineage, Published, Retention, Start, Stats, Writer,
 };
 use crate::storage::recovery::{OpenError, OpenOptions};
 use crate::storage::saver::{Ledger, Publication, Shelf, locked};
@@ -127,6 +127,13 @@ impl Journaling {
         // A session without events needs nothing; one that is not served needs everything, so it has no floor.
         locked(&self.floors).insert(name.clone(), 0);
         self.writer.listen(name, line);
+    }
+
+    /// Lets go of a session, durably on return.
+    pub(crate) fn forget(&self, name: &SessionName) -> Result<(), OpenError> {
+        self.control(Control::Forgotten { session: name.clone() })?;
+        locked(&self.lines).remove(name);
+        Ok(())
     }
 
     fn line(&self, name: &SessionName) -> Option<Arc<Line>> {
@@ -273,11 +280,5 @@ impl Durable for Line {
         if let Some(listener) = listener {
             listener.trouble(trouble);
         }
-    }
-}
-
-impl From<StartError> for OpenError {
-    fn from(error: StartError) -> Self {
-        Self::Journal(error.to_string())
     }
 }

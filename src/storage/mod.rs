@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod journal;
 mod journaling;
 mod metadata;
+pub mod pinning;
 pub mod recovery;
 pub mod restore;
 mod saver;

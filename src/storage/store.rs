@@ -1,6 +1,7 @@
 //! The store of one data directory: the journal and the saver behind one handle, until they are closed in order.
 
 use crate::session::{SessionName, Timestamp};
+use crate::storage::backups::{self, SessionFiles};
 use crate::storage::fsck::{BackupInfo, list_backups};
 use crate::storage::journal::Stats;
 use crate::storage::journaling::Journaling;
@@ -10,6 +11,7 @@ use crate::storage::vfs::SharedVfs;
 use crate::storage::{Branch, Durable, Record, ResumePoint, Run, SaveJob, SaveOutcome, Store, Trouble};
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,12 +50,15 @@ pub struct Closed {
     pub saves_finished: bool,
 }
 
-/// Why a session could not be created.
+/// Why a session could not be created or forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// There is one already.
     #[error("there is a session {0} already")]
     Exists(SessionName),
+    /// The default session cannot be forgotten.
+    #[error("the default session cannot be forgotten")]
+    Default,
     /// Nothing may be written in this directory.
     #[error("nothing can be written: the data directory needs repair, or the store is closed")]
     Closed,
@@ -92,6 +97,21 @@ impl DirectoryStore {
         Ok(())
     }
 
+    /// Forgets a session, also one that cannot be served: the journal lets go of it, and its folder is moved to
+    /// `quarantine/`, whose path is returned. Nobody may be using the session. The default session stays.
+    pub fn forget_session(&self, name: &SessionName) -> Result<PathBuf, CreateError> {
+        let running = self.running.as_ref().ok_or(CreateError::Closed)?;
+        if name.is_default() {
+            return Err(CreateError::Default);
+        }
+        let _one_at_a_time = locked(&running.creating);
+        running.saver.remove(name);
+        running.journaling.forget(name)?;
+        let files = SessionFiles::of(name);
+        let reason = format!("forgotten_{name}");
+        Ok(backups::quarantine_folder(&*self.vfs, &files.root, &reason).map_err(OpenError::Io)?)
+    }
+
     /// Records of a session with `seq` from `first` to `last`, in order: those of its current branch that the journal
     /// still has, hence perhaps none. `last` must be durable. Reads files.
     pub fn past(&self, session: &SessionName, first: u64, last: u64) -> Vec<(u64, Vec<u8>)> {
@@ -121,12 +141,13 @@ impl DirectoryStore {
             locked(&self.lock).take();
             return Closed { sealed: Ok(()), saves_finished: true };
         };
-        let sealed = running.journaling.seal();
+        // Whatever comes of it, closing says in the end whether everything is on disk.
+        running.journaling.seal().ok();
         let saves_finished = running.saver.close(deadline);
         if !saves_finished {
             tracing::warn!("journal sealed, snapshot skipped");
         }
-        let sealed = sealed.and(running.journaling.close());
+        let sealed = running.journaling.close();
         locked(&self.lock).take();
         Closed { sealed, saves_finished }
     }

@@ -232,10 +232,13 @@ def chromium():
 class BrowserAgent:
     """The JavaScript client in a page of a headless Chromium, driven through the DevTools protocol."""
 
+    def __init__(self):
+        # Chosen early, because the daemon must know from which pages connections may come.
+        self.page_port = free_ports(1)[0]
+
     async def __aenter__(self):
         self.profile = tempfile.mkdtemp(prefix="hotset-browser-")
-        self.pages = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        self.page_port = self.pages.sockets[0].getsockname()[1]
+        self.pages = await asyncio.start_server(self.serve, "127.0.0.1", self.page_port)
         # The browser tells its debugging port in a file; its own messages are of no interest.
         flags = (
             "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -254,7 +257,10 @@ class BrowserAgent:
         return f"http://127.0.0.1:{self.page_port}"
 
     async def serve(self, reader, writer):
-        request = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+        try:
+            request = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+        except asyncio.IncompleteReadError:
+            return writer.close()  # the browser opens more connections than it needs
         files = {"/client.html": ("browser/client.html", "text/html"),
                  "/hotset_client.mjs": ("node/hotset_client.mjs", "text/javascript")}  # fmt: skip
         if request in files:

@@ -3,7 +3,7 @@
 import asyncio
 import copy
 
-from harness import SAMPLES, BrowserAgent, Daemon, NodeAgent, chromium, expect, expect_equal_dumps, main
+from harness import SAMPLES, BrowserAgent, Daemon, NodeAgent, RemoteError, chromium, expect, expect_equal_dumps, main
 from hotset_client import Client, Opaque, encode
 
 
@@ -57,21 +57,21 @@ def revive(operation):
 class Crew:
     """One client of each language and format, joined to the same session."""
 
-    def __init__(self, daemon):
-        self.daemon = daemon
-        self.agents = {}
-        makers = {"python-json": Local, "python-binary": Local, "node-json": NodeAgent, "node-binary": NodeAgent}
-        makers["browser-json"] = makers["browser-binary"] = BrowserAgent
-        self.makers = makers
+    def __init__(self):
+        makers = {"python-json": Local, "python-binary": Local, "node-json": NodeAgent, "node-binary": NodeAgent,
+                  "browser-json": BrowserAgent, "browser-binary": BrowserAgent}  # fmt: skip
+        self.agents = {name: make() for name, make in makers.items()}
+        self.origins = ",".join(agent.origin for agent in self.agents.values() if isinstance(agent, BrowserAgent))
 
     async def __aenter__(self):
-        for name, maker in self.makers.items():
-            self.agents[name] = await maker().__aenter__()
+        for agent in self.agents.values():
+            await agent.__aenter__()
         return self
 
-    async def join(self):
+    async def join(self, daemon):
+        self.daemon = daemon
         for name, agent in self.agents.items():
-            await agent.do("new", url=self.daemon.url, name=name, format=name.split("-")[1])
+            await agent.do("new", url=daemon.url, name=name, format=name.split("-")[1])
 
     async def op(self, who, do, **fields):
         return await self.agents[who].do("op", operation={"do": do, **fields})
@@ -200,26 +200,27 @@ async def late_joiner(crew, format):
 async def crash_and_resume(crew):
     """kill -9, with unanswered operations on the way; everybody resumes, and nothing is lost or done twice."""
     before = lasting(await crew.agree())
+    crew.daemon.kill()
     for agent in crew.agents.values():
         await agent.do("drop")
-    crew.daemon.kill()
     crew.daemon.start()
     for who, agent in crew.agents.items():
         about = await agent.do("connect")
         expect(about["resumed"], True, f"{who} resumes after kill -9")
         expect(about["statesTaken"], 1, f"states taken by {who}")
-    expect(lasting(await crew.agree()), before, "state after kill -9")
+    expect_equal_dumps({"before": before, "after kill -9": lasting(await crew.agree())})
     await crew.accepted("browser-json", "node.put", id="after", kind="k", payload="the crash")
     await crew.agree()
 
 
 async def scene(sample, nodes):
-    with Daemon() as daemon:
+    crew = Crew()
+    with Daemon(ALLOWED_ORIGINS=crew.origins) as daemon:
         imported = daemon.run("import", SAMPLES / sample)
         expect(imported.returncode, 0, f"import of {sample}: {imported.stdout} {imported.stderr}")
         daemon.start()
-        async with Crew(daemon) as crew:
-            await crew.join()
+        async with crew:
+            await crew.join(daemon)
             first = await crew.agree()
             expect(len(first["nodes"]), nodes, f"nodes of {sample}")
             if any(node["payload"] == first["nodes"][0]["payload"] for node in first["nodes"][1:]):
@@ -319,8 +320,20 @@ async def resume_gives_only_what_was_missed():
         await bob.close()
 
 
+async def pages_of_other_origins_may_not_connect():
+    with Daemon() as daemon:
+        daemon.start()
+        async with BrowserAgent() as stranger:
+            try:
+                await stranger.do("new", url=daemon.url, name="stranger")
+            except RemoteError as error:
+                expect("1006" in str(error), True, f"refused: {error}")
+            else:
+                raise AssertionError("a page of another origin was let in")
+
+
 if __name__ == "__main__":
     if not chromium():
         raise SystemExit("no Chromium: apt-get install chromium")
     main("clients", [real_scene_from_the_add_on, real_scene_from_the_old_server,
-                     resent_operations_are_applied_once, resume_gives_only_what_was_missed])  # fmt: skip
+                     resent_operations_are_applied_once, resume_gives_only_what_was_missed, pages_of_other_origins_may_not_connect])  # fmt: skip

@@ -5,8 +5,9 @@ use crate::daemon::{Daemon, options};
 use crate::toy::Toy;
 use crate::{long, sampled};
 use hotset::storage::recovery::{self, Outcome};
-use hotset::storage::vfs::{Fault, InjectedError, SharedVfs, SimDisk, Survival, Vfs};
+use hotset::storage::vfs::{Fault, InjectedError, OperationKind, SharedVfs, SimDisk, Survival, Vfs};
 use hotset::storage::{Machine, snapshot};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,6 +130,25 @@ fn no_power_cut_loses_anything() {
                 recover_and_check(&disk.crash_image(survival), &client, &what);
             }
         }
+    }
+}
+
+#[test]
+fn no_power_cut_around_a_change_of_names_loses_anything() {
+    let disk = SimDisk::new();
+    disk.start_trace();
+    script(&disk);
+    let names = |kind| matches!(kind, OperationKind::Rename | OperationKind::Link | OperationKind::Unlink);
+    let trace = disk.trace();
+    let changes = trace.iter().enumerate().filter(|(_, operation)| names(operation.kind));
+    // The operations that follow are where a missing sync of the directory shows.
+    let near: BTreeSet<u64> = changes.flat_map(|(index, _)| index as u64 + 1..index as u64 + 5).collect();
+    for number in near {
+        let disk = SimDisk::new();
+        disk.inject(Fault::CrashAfter(number));
+        let client = script(&disk);
+        let what = format!("after {number}: {:?}", trace.get(usize::try_from(number).unwrap() - 1));
+        recover_and_check(&disk.crash_image(Survival::Nothing), &client, &what);
     }
 }
 

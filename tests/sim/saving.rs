@@ -4,8 +4,8 @@ use crate::daemon::{Daemon, Watch, now, options};
 use crate::toy::Toy;
 use hotset::session::SessionName;
 use hotset::storage::fsck::{self, Condition};
-use hotset::storage::vfs::{Fault, InjectedError, Open, SharedVfs, SimDisk, Survival, Vfs, read_all};
-use hotset::storage::{SaveJob, Store, snapshot};
+use hotset::storage::vfs::{Fault, InjectedError, Open, RealVfs, SharedVfs, SimDisk, Survival, Vfs, read_all};
+use hotset::storage::{SaveJob, Store, pinning, snapshot};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -215,6 +215,42 @@ fn with_the_newest_backups_damaged_and_the_snapshot_gone_the_next_one_is_used() 
 }
 
 #[test]
+fn a_backup_is_durable_before_the_journal_lets_go_of_what_led_to_it() {
+    let (sim, vfs) = disk();
+    let mut options = options();
+    options.max_backups = 20;
+    let mut daemon = Daemon::start_with(&vfs, &options).unwrap();
+    for round in 0..12 {
+        for part in 0..25 {
+            daemon.send(&format!("{round} {part} {}", "x".repeat(3900)));
+        }
+        assert!(daemon.acknowledged());
+        daemon.save("auto-save").unwrap();
+    }
+    let image = sim.crash_image(Survival::Nothing);
+    let segments = files(&image, "journal").iter().filter(|path| path.extension().is_some_and(|e| e == "seg")).count();
+    assert!(segments < 5, "the journal lets go of nothing: {segments} segments");
+    image.tamper(Path::new(LIVE), 4096, b"rot");
+    let shared: SharedVfs = Arc::new(image);
+    assert!(Daemon::start(&shared).unwrap().toy.texts() == daemon.toy.texts());
+}
+
+#[test]
+fn something_else_in_place_of_the_backups_folder_does_not_stop_saves() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let vfs: SharedVfs = Arc::new(RealVfs::new(data.clone()));
+    let mut daemon = saved(&vfs, 2);
+    std::fs::rename(data.join("backups"), folder.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), data.join("backups")).unwrap();
+    assert!(daemon.say("3"));
+    assert!(daemon.save("auto-save").unwrap().published);
+    assert_eq!(std::fs::read_dir(folder.path().join("elsewhere")).unwrap().count(), 2, "the link was followed");
+    assert!(daemon.say("4"));
+    daemon.stop();
+}
+
+#[test]
 fn an_idle_session_does_not_pin_the_journal() {
     let (sim, vfs) = disk();
     let mut daemon = Daemon::start(&vfs).unwrap();
@@ -237,6 +273,28 @@ fn an_idle_session_does_not_pin_the_journal() {
     sim.tamper(Path::new("sessions/idle/session_snapshot.bin"), 4200, b"rot");
     let opened = hotset::storage::open::<Toy>(&vfs, &options()).unwrap();
     assert_eq!(opened.sessions[1].outcome.machine().unwrap().texts(), ["only this"]);
+}
+
+#[test]
+fn a_forgotten_session_does_not_come_back_and_its_files_are_not_deleted() {
+    let (sim, vfs) = disk();
+    let mut daemon = Daemon::start(&vfs).unwrap();
+    assert!(daemon.say("stays"));
+    let other = SessionName::new("other").unwrap();
+    daemon.store.create_session(&other).unwrap();
+    let watch = Arc::new(Watch::default());
+    daemon.store.listen(&other, watch.clone());
+    let store = Arc::clone(&daemon.store);
+    let mut second = Daemon { store, session: other, toy: Toy::default(), watch, restored: None, notes: Vec::new() };
+    assert!(second.say("goes"));
+    second.save("auto-save").unwrap();
+    let place = daemon.store.forget_session(&second.session).unwrap();
+    assert_eq!(snapshot::load::<Toy>(&sim, &place.join(LIVE)).unwrap().0.texts(), ["goes"]);
+    assert!(daemon.store.forget_session(&daemon.session).is_err());
+    let image: SharedVfs = Arc::new(sim.crash_image(Survival::Nothing));
+    let opened = hotset::storage::open::<Toy>(&image, &options()).unwrap();
+    assert_eq!(opened.sessions.len(), 1);
+    opened.store.create_session(&second.session).unwrap();
 }
 
 #[test]
@@ -268,6 +326,24 @@ fn a_close_that_cannot_wait_publishes_nothing_half() {
     let image = sim.crash_image(Survival::Nothing);
     let shared: SharedVfs = Arc::new(image);
     assert_eq!(Daemon::start(&shared).unwrap().toy.texts(), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_pinned_backup_stays_when_the_others_are_pruned() {
+    let (sim, vfs) = disk();
+    let mut daemon = saved(&vfs, 4);
+    let backups = files(&sim, "backups");
+    let oldest = backups[0].file_name().unwrap().to_str().unwrap();
+    let pinned = pinning::pin_backup(&sim, &daemon.session, oldest).unwrap();
+    assert_eq!(pinning::pin_backup(&sim, &daemon.session, oldest).unwrap(), pinned);
+    assert!(pinning::pin_backup(&sim, &daemon.session, "nothing.bin").is_err());
+    let gone = pinning::prune_backups(&sim, &daemon.session, 0).unwrap();
+    assert_eq!((gone.len(), files(&sim, "backups").len()), (1, 1));
+    for text in ["5", "6", "7", "8", "9"] {
+        assert!(daemon.say(text));
+        daemon.save("auto-save").unwrap();
+    }
+    assert_eq!(snapshot::load::<Toy>(&sim, &pinned).unwrap().0.texts(), ["1"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use axum::http::header::{
     CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::any::Any;
@@ -146,7 +147,9 @@ impl NativeDoor {
     async fn receive(self: Arc<Self>, upgrade: OnUpgrade, session: String, format: Format, peer: Peer) {
         let Ok(upgraded) = upgrade.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-        let stream = Stream::new(parts.io.into_inner(), parts.read_buf, Arc::clone(&self.in_flight));
+        // A copy, because even an empty rest would keep the HTTP server's read buffer.
+        let leftover = Bytes::copy_from_slice(&parts.read_buf);
+        let stream = Stream::new(parts.io.into_inner(), leftover, Arc::clone(&self.in_flight));
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -155,9 +158,12 @@ impl NativeDoor {
         let context = WebSocketContext::new(WebSocketRole::Server, Some(config));
         let socket = Socket { context, stream, format };
         if let Some(connection) = self.welcome(socket, &session, peer.address).await {
-            Box::pin(connection.run()).await;
+            // A task of its own: what saying hello took is given back.
+            tokio::spawn(async move {
+                connection.run().await;
+                drop(peer);
+            });
         }
-        drop(peer);
     }
 
     async fn welcome(&self, mut socket: Socket, session: &str, peer: SocketAddr) -> Option<Connection> {

@@ -8,7 +8,7 @@ use crate::ops::random;
 use crate::storage::backups::{self, Identity, SessionFiles};
 use crate::storage::journal::{self, Control, Lineage, Positions, Start};
 use crate::storage::journaling::Journaling;
-use crate::storage::metadata::{iso, stamp};
+use crate::storage::metadata::iso;
 use crate::storage::saver::{Order, Publication, SaverSetup, Shelf};
 use crate::storage::snapshot::{self, Header, Purpose, SnapshotId};
 use crate::storage::state_file;
@@ -96,7 +96,7 @@ impl Site<'_> {
         files.create(vfs)?;
         files.remove_temporary(vfs)?;
         if let Some(twin) = survey.twin_of_live() {
-            vfs.unlink(&twin.path)?; // durability: S25
+            vfs.unlink(&twin.path)?; // durability: S24
             vfs.sync_dir(&files.backups())?;
         }
         if let Plan::Serve { rotten: Some(rotten), .. } = plan {
@@ -151,7 +151,7 @@ impl Site<'_> {
         snapshot::write(vfs, &temporary, &header, &built.machine)?;
         let name = backups::free_name(vfs, &files.kept(), "pre_restore", self.options.now)?;
         vfs.rename(&temporary, &name)?;
-        vfs.sync_dir(&files.kept())?; // durability: S26
+        vfs.sync_dir(&files.kept())?; // durability: S25
         vfs.sync_dir(&files.root)?;
         Ok(name)
     }
@@ -164,36 +164,16 @@ impl Site<'_> {
             return Ok(());
         }
         let vfs = &*self.vfs;
-        let place = self.quarantine_place("superseded_journal")?;
-        vfs.create_dir(&place)?;
+        let copies = Path::new("superseded_journal");
+        vfs.create_dir(copies)?;
         for segment in &self.history.report().segments {
             let name = segment.file.file_name().ok_or(io::ErrorKind::InvalidInput).map_err(io::Error::from)?;
-            backups::copy(vfs, &segment.file, &place.join(name))?;
+            backups::copy(vfs, &segment.file, &copies.join(name))?;
         }
-        vfs.sync_dir(Path::new("quarantine"))?;
+        let place = backups::quarantine_folder(vfs, copies, "superseded_journal")?;
         let shown = vfs.display(&place);
         self.note(format!("{why}; the journal's files were copied to {shown}"));
         Ok(())
-    }
-
-    fn quarantine_place(&self, reason: &str) -> io::Result<PathBuf> {
-        let vfs = &*self.vfs;
-        vfs.create_dir(Path::new("quarantine"))?;
-        vfs.sync_dir(Path::new(""))?;
-        let name = format!("{}_{reason}", stamp(self.options.now));
-        for number in 0..100 {
-            let place = Path::new("quarantine").join(format!(
-                "{name}{}",
-                match number {
-                    0 => String::new(),
-                    number => format!("_{number:02}"),
-                }
-            ));
-            if backups::stat_or_missing(vfs, &place)?.is_none() {
-                return Ok(place);
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
     }
 
     /// Where the journal goes on. A damaged one that nobody needs any more is moved away whole.
@@ -202,10 +182,7 @@ impl Site<'_> {
             return Ok(start.clone());
         }
         if self.history.is_corrupt() {
-            let place = self.quarantine_place("damaged_journal")?;
-            self.vfs.rename(Path::new(journal::DIRECTORY), &place)?;
-            self.vfs.sync_dir(Path::new("quarantine"))?;
-            self.vfs.sync_dir(Path::new(""))?;
+            let place = backups::quarantine_folder(&*self.vfs, Path::new(journal::DIRECTORY), "damaged_journal")?;
             let shown = self.vfs.display(&place);
             self.note(format!("the damaged journal, which no session needs any more, is now {shown}"));
         }
@@ -224,7 +201,7 @@ impl Site<'_> {
         match plan {
             Plan::Refuse { reason, command } => Ok((Outcome::Refused { reason, command }, None)),
             Plan::ReadOnly { built, damage, command } => {
-                let restored = built.restored(discarded);
+                let restored = built.restored(discarded, self.options.now);
                 Ok((Outcome::ReadOnly { machine: built.machine, restored, damage, command }, None))
             }
             Plan::Fresh => {
@@ -232,7 +209,7 @@ impl Site<'_> {
                 Ok((Outcome::Serving { machine: M::empty(), restored: None }, Some(shelf)))
             }
             Plan::Serve { built, .. } => {
-                let restored = built.restored(discarded);
+                let restored = built.restored(discarded, self.options.now);
                 let shelf = self.resume(journaling, survey, &built)?;
                 Ok((Outcome::Serving { machine: built.machine, restored: Some(restored) }, Some(shelf)))
             }

@@ -15,7 +15,7 @@ pub(crate) use plan::Plan;
 pub(crate) use survey::{LiveFile, Survey};
 
 use crate::ops::random;
-use crate::session::SessionName;
+use crate::session::{SessionName, Timestamp};
 use crate::storage::Machine;
 use crate::storage::backups::SessionFiles;
 use crate::storage::fsck::session_names;
@@ -44,10 +44,22 @@ pub(crate) fn open_locked<M: Machine>(
     lock: Box<dyn Send>,
     options: &OpenOptions,
 ) -> Result<Opened<M>, OpenError> {
+    open_unlabelled(vfs, lock, options).map_err(|error| error.blaming(&**vfs))
+}
+
+fn open_unlabelled<M: Machine>(
+    vfs: &SharedVfs,
+    lock: Box<dyn Send>,
+    options: &OpenOptions,
+) -> Result<Opened<M>, OpenError> {
     let looked = look::<M>(&**vfs)?;
     let blocked = looked.history.is_corrupt() && looked.plans.iter().any(|(_, plan)| plan.needs_the_journal());
     let servable = looked.plans.iter().any(|(_, plan)| plan.can_serve());
-    if servable && !blocked { begin::begin(vfs, lock, options, looked) } else { Ok(watch_only(vfs, lock, looked)) }
+    if servable && !blocked {
+        begin::begin(vfs, lock, options, looked)
+    } else {
+        Ok(watch_only(vfs, lock, options.now, looked))
+    }
 }
 
 /// What was found and planned, before anything is changed.
@@ -99,11 +111,7 @@ fn default_first(names: BTreeSet<SessionName>) -> Vec<SessionName> {
 
 /// Takes the directory for this process, and writes down who holds it.
 pub(crate) fn lock(vfs: &dyn Vfs) -> Result<Box<dyn Send>, OpenError> {
-    let unusable = |error| OpenError::Unusable {
-        path: vfs.display(Path::new("")),
-        uid: rustix::process::geteuid().as_raw(),
-        error,
-    };
+    let unusable = |error| OpenError::unusable(vfs, error);
     vfs.create_dir(Path::new("")).map_err(unusable)?;
     let path = Path::new(LOCK_FILE);
     match vfs.lock(path) {
@@ -131,12 +139,12 @@ fn write_pid(vfs: &dyn Vfs, path: &Path) -> io::Result<()> {
 }
 
 /// Nothing may be written: every session is shown as far as it is intact, or refused.
-fn watch_only<M: Machine>(vfs: &SharedVfs, lock: Box<dyn Send>, looked: Looked<M>) -> Opened<M> {
+fn watch_only<M: Machine>(vfs: &SharedVfs, lock: Box<dyn Send>, now: Timestamp, looked: Looked<M>) -> Opened<M> {
     let discarded = looked.history.discarded_bytes();
     let sessions = looked
         .plans
         .into_iter()
-        .map(|(survey, plan)| OpenedSession { name: survey.files.name, outcome: plan.watched(discarded) })
+        .map(|(survey, plan)| OpenedSession { name: survey.files.name, outcome: plan.watched(discarded, now) })
         .collect();
     let store = Arc::new(DirectoryStore::closed(Arc::clone(vfs), lock));
     Opened { sessions, store, notes: Vec::new(), first_run: false }

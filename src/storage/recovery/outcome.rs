@@ -1,11 +1,13 @@
 //! What opening a data directory comes to: per session served, read-only or refused, and for the whole an error.
 
 use crate::session::{SessionName, Timestamp};
-use crate::storage::journal::{ScanError, Settings};
+use crate::storage::journal::{ScanError, Settings, StartError};
 use crate::storage::snapshot::SnapshotError;
 use crate::storage::store::DirectoryStore;
+use crate::storage::vfs::Vfs;
 use crate::storage::{Run, Summary};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,6 +157,41 @@ pub enum OpenError {
     /// The journal could not be opened (exit code 74).
     #[error("{0}")]
     Journal(String),
+}
+
+impl OpenError {
+    /// The directory cannot be used by this user.
+    pub(super) fn unusable(vfs: &dyn Vfs, error: io::Error) -> Self {
+        let uid = rustix::process::geteuid().as_raw();
+        Self::Unusable { path: vfs.display(Path::new("")), uid, error }
+    }
+
+    /// Says whose directory it is if the file system refused for reasons of permission.
+    pub(super) fn blaming(self, vfs: &dyn Vfs) -> Self {
+        match self {
+            Self::Io(error)
+                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                Self::unusable(vfs, error)
+            }
+            Self::Io(_) | Self::Locked { .. } | Self::Unusable { .. } | Self::Unsupported { .. } | Self::Journal(_) => {
+                self
+            }
+        }
+    }
+}
+
+impl From<StartError> for OpenError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Io { source, .. }
+                if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                Self::Io(source)
+            }
+            StartError::Io { .. } => Self::Journal(error.to_string()),
+        }
+    }
 }
 
 impl From<ScanError> for OpenError {

@@ -145,8 +145,8 @@ impl Site<'_> {
     fn instead_of<M: Machine>(&self, built: Built<M>) -> Result<Plan<M>, OpenError> {
         match self.newest_state::<M>()? {
             Some(better) if better.missing.is_none() => Ok(Plan::Serve { built: better, rotten: None }),
-            Some(better) if better.machine.seq() > built.machine.seq() => Ok(self.read_only(better)),
-            _ => Ok(self.read_only(built)),
+            Some(better) if better.machine.seq() > built.machine.seq() => Ok(read_only(better)),
+            _ => Ok(read_only(built)),
         }
     }
 
@@ -157,7 +157,7 @@ impl Site<'_> {
         };
         Ok(match self.newest_state::<M>()? {
             Some(built) if built.missing.is_none() => Plan::Serve { built, rotten },
-            Some(built) => self.read_only(built),
+            Some(built) => read_only(built),
             None => Plan::Refuse {
                 reason: format!("{why}, and no older snapshot is whole"),
                 command: format!(
@@ -166,12 +166,6 @@ impl Site<'_> {
                 ),
             },
         })
-    }
-
-    fn read_only<M: Machine>(&self, built: Built<M>) -> Plan<M> {
-        let damage = built.missing.clone().unwrap_or_default();
-        let command = "hotset recover".to_owned();
-        Plan::ReadOnly { built, damage, command }
     }
 
     fn refuse<M>(&self, refusal: Refusal) -> Plan<M> {
@@ -286,6 +280,12 @@ impl Site<'_> {
     }
 }
 
+fn read_only<M>(built: Built<M>) -> Plan<M> {
+    let damage = built.missing.clone().unwrap_or_default();
+    let command = "hotset recover".to_owned();
+    Plan::ReadOnly { built, damage, command }
+}
+
 /// The id of a state's base, for the journal.
 pub(super) fn base_id<M>(built: &Built<M>) -> SnapshotId {
     built.base.as_ref().map_or(SnapshotId::NONE, |(header, _)| header.id)
@@ -303,15 +303,18 @@ impl<M: Machine> Plan<M> {
     }
 
     /// The outcome when nothing may be written.
-    pub(super) fn watched(self, discarded_bytes: u64) -> Outcome<M> {
+    pub(super) fn watched(self, discarded_bytes: u64, now: Timestamp) -> Outcome<M> {
         let waiting = "another session of this directory needs repair first";
         match self {
             Self::Refuse { reason, command } => Outcome::Refused { reason, command },
-            Self::ReadOnly { built, damage, command } => {
-                Outcome::ReadOnly { restored: built.restored(discarded_bytes), machine: built.machine, damage, command }
-            }
+            Self::ReadOnly { built, damage, command } => Outcome::ReadOnly {
+                restored: built.restored(discarded_bytes, now),
+                machine: built.machine,
+                damage,
+                command,
+            },
             Self::Serve { built, .. } => Outcome::ReadOnly {
-                restored: built.restored(discarded_bytes),
+                restored: built.restored(discarded_bytes, now),
                 machine: built.machine,
                 damage: waiting.into(),
                 command: String::new(),
@@ -323,9 +326,9 @@ impl<M: Machine> Plan<M> {
 
 impl<M: Machine> Built<M> {
     /// What the state was restored from, for the log.
-    pub(super) fn restored(&self, discarded_bytes: u64) -> Restored {
+    pub(super) fn restored(&self, discarded_bytes: u64, now: Timestamp) -> Restored {
         Restored {
-            at: self.base.as_ref().map_or(Timestamp(0), |(header, _)| header.at),
+            at: self.base.as_ref().map_or(now, |(header, _)| header.at),
             seq: self.machine.seq(),
             summary: self.machine.summary(),
             replayed: self.replayed,

@@ -38,6 +38,8 @@ pub(crate) struct Shelf {
     pub(crate) published: Option<Publication>,
     /// The newest publication on this branch that the journal knows: what the next snapshot names as its parent.
     pub(crate) parent: SnapshotId,
+    /// Whether the name of `published` is not durable because syncing it failed.
+    unsynced: bool,
     /// Whether the journal has yet to learn of `published`.
     pub(crate) unrecorded: bool,
     /// Whether a failed save left a file behind.
@@ -45,9 +47,17 @@ pub(crate) struct Shelf {
     /// The journal is not needed up to here.
     pub(crate) released: u64,
     /// The file written last because the snapshot had been changed by hand.
-    pub(crate) pending: Option<PathBuf>,
+    pending: Option<Aside>,
     /// Backups known to be whole.
     pub(crate) trusted: Trusted,
+}
+
+/// A state that was kept beside a snapshot changed by hand.
+#[derive(Debug)]
+struct Aside {
+    path: PathBuf,
+    seq: u64,
+    bytes: u64,
 }
 
 /// What to save, as the thread took it from the queue.
@@ -99,6 +109,7 @@ impl Shelf {
             published: None,
             parent: SnapshotId::NONE,
             unrecorded: false,
+            unsynced: false,
             released: 0,
             untidy: false,
             pending: None,
@@ -118,6 +129,11 @@ impl Shelf {
             let bytes = published.identity.len;
             return Ok(saved(order, bytes, &self.files.live(), true));
         }
+        if let Some(aside) =
+            self.pending.as_ref().filter(|aside| live == Live::ChangedByHand && aside.seq == order.state.seq())
+        {
+            return Ok(saved(order, aside.bytes, &aside.path, false));
+        }
         if self.untidy {
             self.files.remove_temporary(vfs)?;
         }
@@ -136,7 +152,10 @@ impl Shelf {
     /// after it from one put there by hand.
     fn settle(&mut self, setup: &SaverSetup) -> Result<(), SaveError> {
         let Some(published) = self.published.filter(|_| self.unrecorded) else { return Ok(()) };
-        setup.vfs.sync_dir(&self.files.root)?;
+        if self.unsynced {
+            setup.vfs.sync_dir(&self.files.root)?;
+            self.unsynced = false;
+        }
         setup.ledger.record(&self.files.name, &published).map_err(SaveError::Journal)?;
         self.parent = published.id;
         self.unrecorded = false;
@@ -168,9 +187,10 @@ impl Shelf {
         vfs.rename(temporary, &self.files.live())?;
         // From here on the file in place is ours, whether or not the directory can be synced.
         self.published = Some(Publication { id: header.id, seq: header.seq, identity, at: header.at });
-        self.unrecorded = true;
-        self.trusted.add(identity);
+        (self.unrecorded, self.unsynced) = (true, true);
+        self.trusted.add_current(identity);
         vfs.sync_dir(&self.files.root)?; // durability: S14
+        self.unsynced = false;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         for reason in order.reasons {
             tracing::info!(
@@ -178,26 +198,29 @@ impl Shelf {
                 "Session saved to disk (reason: {reason})"
             );
         }
-        self.after_publishing(setup, order, written)?;
+        self.after_publishing(setup, order, written);
         Ok(saved(order, written.bytes, &self.files.live(), true))
     }
 
-    /// Everything after the rename: the snapshot is safe already, so only the journal's record can fail the save.
-    fn after_publishing(&mut self, setup: &SaverSetup, order: &Order<'_>, written: Written) -> Result<(), SaveError> {
+    /// Everything after the rename. The snapshot is safe already, so nothing of it can fail the save.
+    fn after_publishing(&mut self, setup: &SaverSetup, order: &Order<'_>, written: Written) {
         let vfs = &*setup.vfs;
-        let Some(published) = self.published else { return Ok(()) };
-        self.settle(setup)?;
-        let metadata = Metadata::new(order.at, order.reasons, &order.state.summary(), published.seq)
-            .of_file(written.bytes, written.root);
+        let seq = order.state.seq();
+        // If this fails the next save tries again; until then nothing older is let go.
+        let settled = self.settle(setup).map_err(|error| io::Error::other(error.to_string()));
+        let metadata =
+            Metadata::new(order.at, order.reasons, &order.state.summary(), seq).of_file(written.bytes, written.root);
         self.warn("session_metadata.json", metadata.write(vfs, &self.files.metadata()));
         if order.also_backup {
             let copied = self.copy_to_backups(vfs, setup.lineage);
             self.warn("the additional backup", copied);
         }
-        let rotated = backups::rotate(vfs, &self.files, setup.lineage, setup.max_backups, &mut self.trusted);
-        self.warn("backup rotation", rotated);
-        self.release(setup);
-        Ok(())
+        if settled.is_ok() {
+            let rotated = backups::rotate(vfs, &self.files, setup.lineage, setup.max_backups, &mut self.trusted);
+            self.warn("backup rotation", rotated);
+            self.release(setup);
+        }
+        self.warn("recording it in the journal", settled);
     }
 
     /// A session in which nothing happens would pin the journal at its second-newest snapshot for ever: once that is
@@ -253,7 +276,15 @@ impl Shelf {
             Live::Ours => {}
         }
         let directory = self.files.backups();
-        vfs.create_dir(&directory)?;
+        if let Err(error) = vfs.create_dir(&directory) {
+            // Something else than a folder is there, put there by somebody: no reason not to save.
+            let other = stat_or_missing(vfs, &directory)?.is_some_and(|stat| !stat.is_dir);
+            if !other {
+                return Err(error.into());
+            }
+            tracing::warn!(session = %self.files.name, %error, "No backups are kept: backups/ is not a folder");
+            return Ok(true);
+        }
         if self.has_backup(vfs, lineage, previous.id)? {
             return Ok(true);
         }
@@ -288,8 +319,9 @@ impl Shelf {
         vfs.rename(temporary, &name)?;
         vfs.sync_dir(&self.files.kept())?;
         vfs.sync_dir(&self.files.root)?;
-        if let Some(older) = self.pending.replace(name.clone()) {
-            self.warn("an older pre_restore file", backups::delete(vfs, &older));
+        let aside = Aside { path: name.clone(), seq: order.state.seq(), bytes: written.bytes };
+        if let Some(older) = self.pending.replace(aside) {
+            self.warn("removing an older pre_restore file", backups::delete(vfs, &older.path));
         }
         tracing::warn!(
             session = %self.files.name, seq = order.state.seq(),

@@ -97,6 +97,11 @@ impl Saver {
         locked(&self.shared.shelves).insert(shelf.files.name.clone(), shelf);
     }
 
+    /// Takes a session out; a save of it that is pending fails.
+    pub(crate) fn remove(&self, name: &SessionName) {
+        locked(&self.shared.shelves).remove(name);
+    }
+
     /// Queues a save, or merges it into the one pending for the session.
     pub(crate) fn save(&self, job: SaveJob) {
         let mut queue = locked(&self.shared.queue);

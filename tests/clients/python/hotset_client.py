@@ -346,6 +346,7 @@ class Client:
         self.welcome, self.resumed = None, False
         self.presence, self.saved, self.health, self.errors = {}, [], [], []
         self.socket = self.reader = None
+        self.open = False  # operations may be sent as they come
         self.complete = asyncio.Event()  # the replica is whole and current as of the last welcome
         self.moved = asyncio.Condition()
         self.on_event = self.on_answer = lambda message: None
@@ -354,6 +355,7 @@ class Client:
     async def connect(self, resume=True, timeout=30):
         """Connects, joins, and returns when the replica is whole. Unanswered operations are sent again."""
         self.complete.clear()
+        self.open = False
         self.socket = await connect(
             self.url,
             subprotocols=[SUBPROTOCOLS[self.format]],
@@ -381,9 +383,16 @@ class Client:
                 raise Closed(None, f"no whole state within {timeout} s", self.errors)
             self.reader.result()
             raise Closed(self.socket.close_code, self.socket.close_reason, self.errors)
-        for frame, _ in list(self.pending.values()):
-            await self.socket.send(frame)
+        await self.resend()
         return self
+
+    async def resend(self):
+        """Sends what has no answer yet, oldest first; operations started meanwhile wait for their turn."""
+        last = 0
+        while waiting := [(op, frame) for op, (frame, _) in self.pending.items() if op > last]:
+            for last, frame in waiting:
+                await self.socket.send(frame)
+        self.open = True
 
     async def read(self):
         try:
@@ -457,9 +466,10 @@ class Client:
         future = asyncio.get_running_loop().create_future()
         self.pending[op] = (frame, future)
         try:
-            await self.socket.send(frame)
+            if self.open:
+                await self.socket.send(frame)
         except websockets.ConnectionClosed:
-            pass  # it stays pending and is sent again
+            self.open = False  # it stays pending and is sent again
         return op, future
 
     async def answer(self, message, timeout=30):
