@@ -18,7 +18,7 @@ pub(super) enum Fault {
 /// Nesting that the bit stack below can hold.
 const DEPTH_MAX: usize = 128;
 
-/// Without an exponent, no number this long is beyond 64-bit floats.
+/// Without a positive exponent, no number this long is beyond 64-bit floats.
 const DIGITS_FINITE: usize = 300;
 
 struct Scanner<'a> {
@@ -172,6 +172,7 @@ impl Scanner<'_> {
     /// The rest of a number after its first character.
     fn number(&mut self) -> Result<(), Fault> {
         let begin = self.at - 1;
+        let mut large = false;
         let mut first = self.text[begin];
         if first == b'-' {
             match self.next_byte() {
@@ -192,13 +193,12 @@ impl Scanner<'_> {
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {
             self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
+            let sign = self.peek().filter(|byte| matches!(byte, b'+' | b'-'));
+            self.at += usize::from(sign.is_some());
             self.some_digits()?;
-            return self.finite(begin);
+            large = sign != Some(b'-');
         }
-        if self.at - begin > DIGITS_FINITE { self.finite(begin) } else { Ok(()) }
+        if large || self.at - begin > DIGITS_FINITE { self.finite(begin) } else { Ok(()) }
     }
 
     /// Whether a 64-bit float holds the number that has just been read.
