@@ -78,7 +78,7 @@ fn made_up(directories: &[Image], chance: &mut Chance) -> Image {
         match chance.below(5) {
             0 => files.retain(|other, _| !other.starts_with(&path)),
             1 if !files.keys().any(|other| other != &path && other.starts_with(&path)) => {
-                drop(files.insert(path, None))
+                drop(files.insert(path, None));
             }
             _ if files.get(&path) != Some(&None) => drop(files.insert(path, Some(bytes_of(directories, chance)))),
             _ => {}

@@ -4,6 +4,7 @@
 //! What may be asked of a run is in `campaign`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "seeds and counts are for whoever runs it")]
 
 mod campaign;
 mod configuration;

@@ -98,7 +98,6 @@ pub(crate) fn busy() -> (Session, Vec<Event>) {
     let batch = vec![put("a", None, json("1")), put("b", Some("a"), json("null"))];
     run("bob", Command::Edit { op: Some(key), operations: batch });
     run("bob", Command::Leave);
-    drop(run);
     (session, events)
 }
 

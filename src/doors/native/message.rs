@@ -29,6 +29,7 @@ pub(super) struct BadMessage {
 }
 
 impl BadMessage {
+    #[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
     pub(super) fn new(op: Option<u64>, why: impl ToString) -> Self {
         let mut why = why.to_string();
         why.truncate(why.floor_char_boundary(WHY_BYTES));
