@@ -16,6 +16,7 @@ pub struct Meter {
 }
 
 /// A measurement under way.
+#[derive(Clone, Copy)]
 pub(super) struct Watch {
     begun: Option<Duration>,
     saving: bool,

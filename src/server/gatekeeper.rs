@@ -58,19 +58,16 @@ impl Gatekeeper {
         if attempts.allow(peer, now).is_err() {
             return Err(Denied::TooManyAttempts);
         }
-        match self.judge(credentials) {
-            Some(role) => {
-                if !matches!(credentials, Credentials::None) {
-                    attempts.succeeded(peer, now);
-                }
-                Ok(role)
+        if let Some(role) = self.judge(credentials) {
+            if !matches!(credentials, Credentials::None) {
+                attempts.succeeded(peer, now);
             }
-            None => {
-                attempts.failed(peer, now);
-                self.metrics.auth_failures.inc();
-                tracing::warn!("Denied: wrong password or token from {peer}");
-                Err(Denied::Wrong)
-            }
+            Ok(role)
+        } else {
+            attempts.failed(peer, now);
+            self.metrics.auth_failures.inc();
+            tracing::warn!("Denied: wrong password or token from {peer}");
+            Err(Denied::Wrong)
         }
     }
 }

@@ -34,7 +34,7 @@ const READ_AHEAD: usize = 64;
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// A reader that takes nothing for this long is closed.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 
 /// The WebSocket machinery over a stream.
 pub(super) struct Socket {
@@ -130,7 +130,15 @@ fn read_end(error: tungstenite::Error) -> ReadEnd {
         tungstenite::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
             ReadEnd::Close(CloseReason::Busy)
         }
-        _ => ReadEnd::Gone,
+        tungstenite::Error::ConnectionClosed
+        | tungstenite::Error::AlreadyClosed
+        | tungstenite::Error::Io(_)
+        | tungstenite::Error::Tls(_)
+        | tungstenite::Error::WriteBufferFull(_)
+        | tungstenite::Error::AttackAttempt
+        | tungstenite::Error::Url(_)
+        | tungstenite::Error::Http(_)
+        | tungstenite::Error::HttpFormat(_) => ReadEnd::Gone,
     }
 }
 

@@ -81,7 +81,18 @@ impl CloseReason {
     fn retry_in_ms(self) -> u64 {
         match self {
             Self::Stopping => 1_000,
-            _ => 0,
+            Self::Replaced
+            | Self::NotWebSocket
+            | Self::NotUtf8
+            | Self::TooLarge
+            | Self::BadMessages
+            | Self::Flooding
+            | Self::TooSlow
+            | Self::Silent
+            | Self::Busy
+            | Self::Denied
+            | Self::NoHello
+            | Self::NotWelcome => 0,
         }
     }
 }
