@@ -539,7 +539,9 @@ mod tests {
     use super::super::message::Incoming;
     use super::super::translate::{self, client_message};
     use super::*;
-    use crate::session::{self, Author, ClientId, Command, Decision, Event, Limits, MemberName, OpKey, Session, Timestamp};
+    use crate::session::{
+        self, Author, ClientId, Command, Decision, Event, Limits, MemberName, OpKey, Session, Timestamp,
+    };
     use serde_json::json;
     use std::sync::Arc;
 
@@ -619,7 +621,8 @@ mod tests {
     fn what_the_door_reads_is_what_the_schema_says() {
         for operation in operations() {
             let message = message_of(&operation, 1);
-            let typed: ClientMessage = serde_json::from_value(message.clone()).unwrap_or_else(|e| panic!("{message}: {e}"));
+            let typed: ClientMessage =
+                serde_json::from_value(message.clone()).unwrap_or_else(|e| panic!("{message}: {e}"));
             parse(&message);
             parse(&serde_json::to_value(&typed).unwrap());
         }
@@ -636,7 +639,11 @@ mod tests {
         for text in texts {
             let written: Value = serde_json::from_str(&text).unwrap();
             let typed: ServerMessage = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(serde_json::to_value(typed).unwrap(), written, "nothing is written that the schema does not know");
+            assert_eq!(
+                serde_json::to_value(typed).unwrap(),
+                written,
+                "nothing is written that the schema does not know"
+            );
         }
     }
 
@@ -647,7 +654,8 @@ mod tests {
         while let Some(frames) = parts.next_part(Format::Json) {
             for text in texts(&frames) {
                 let written: Value = serde_json::from_str(&text).unwrap();
-                let typed: ServerMessage = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+                let typed: ServerMessage =
+                    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
                 assert_eq!(serde_json::to_value(typed).unwrap(), written);
             }
         }
