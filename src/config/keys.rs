@@ -187,11 +187,11 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "sync_spacing",
-        "0",
+        "1",
         Restart,
         milliseconds(Duration::ZERO, SECOND, |s, v| s.saving.sync_spacing = v),
-        "Least time between two syncs of the journal; 0 syncs as soon as the disk is free. More saves a worn disk and \
-         delays what clients see by as much. A bare number is milliseconds.",
+        "Least time between the end of a sync of the journal and the next one; 0 syncs as soon as the disk is free. What \
+         arrives meanwhile shares one sync, and waits for it. A bare number is milliseconds.",
     ),
     key(
         "log_format",

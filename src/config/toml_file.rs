@@ -10,7 +10,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<BTreeMap<String, (String,
     let wrong = |line, message: String| ConfigError::Syntax { path: path.into(), line, message };
     let source = Config::builder().add_source(File::from_str(text, FileFormat::Toml)).build();
     let table = source.and_then(|config| config.cache.into_table());
-    let table = table.map_err(|error| wrong(None, error.to_string().trim_end().to_owned()))?;
+    let table = table.map_err(|error| wrong(None, without_excerpt(&error.to_string())))?;
     let mut values = BTreeMap::new();
     for (name, value) in table {
         let line = line_of(text, &name);
@@ -19,6 +19,14 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<BTreeMap<String, (String,
         values.insert(name, (value, line));
     }
     Ok(values)
+}
+
+/// The parser's message without the line of the file that it shows, which may hold a password.
+fn without_excerpt(message: &str) -> String {
+    let is_excerpt = |line: &&str| line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(" |");
+    let is_margin = |line: &&str| line.trim_start().starts_with('|');
+    let lines: Vec<&str> = message.lines().filter(|line| !is_excerpt(line) && !is_margin(line)).collect();
+    lines.join(": ")
 }
 
 fn as_text(value: Value) -> Option<String> {
@@ -62,6 +70,17 @@ mod tests {
         assert_eq!(values["history"], ("2h".into(), Some(3)));
         assert_eq!(values["create_sessions"], ("true".into(), Some(5)));
         assert_eq!(values["doors"], ("native".into(), Some(6)));
+    }
+
+    #[test]
+    fn a_fault_says_where_it_is_and_shows_nothing_of_the_line() {
+        for text in
+            ["server_password = \"hunter2", "a = 1\nserver_pass\\word = 'hunter2'", "port = 1 # hunter2\nport = 2"]
+        {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains("at line "), "{error}");
+            assert!(!error.contains("hunter2") && !error.contains('|'), "{error}");
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ const ELEMENT_BYTES: usize = size_of::<Value>();
 /// Why JSON text was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// Not JSON (RFC 8259), or a number beyond 64-bit floats in text that is to be patched.
+    /// Not JSON (RFC 8259), or with a number beyond 64-bit floats or half of a surrogate pair, which not everybody reads.
     #[error("not valid JSON: {0}")]
     Syntax(String),
     /// Nested too deeply.

@@ -265,3 +265,20 @@ fn a_newer_snapshot_after_a_rollback_of_the_machine_is_a_restore_and_not_mixed_w
         assert_eq!(kept.texts(), ["one", "two", "a", "b", "c", "d"]);
     }
 }
+
+#[test]
+fn a_snapshot_that_does_not_follow_the_one_the_journal_knows_is_a_restore_even_of_the_newest_run() {
+    let vfs = Meddled::new();
+    let (mut daemon, _) = used(&vfs);
+    let rolled_back = vfs.disk.fork();
+    for text in ["lost future 0", "lost future 1"] {
+        assert!(daemon.say(text));
+        daemon.save("auto-save").unwrap();
+    }
+    overwrite(&rolled_back, &live(&vfs.disk));
+    let shared: SharedVfs = Arc::new(rolled_back);
+    let restored = Daemon::start(&shared).unwrap();
+    let texts = restored.toy.texts();
+    assert_eq!(texts[..4], ["one", "two", "lost future 0", "lost future 1"]);
+    assert!(texts[4..].iter().any(|text| text.starts_with("restored")), "{texts:?}");
+}

@@ -15,6 +15,9 @@ use tokio_tungstenite::tungstenite::Message;
 /// Payloads from this size share the message's memory; smaller ones are copied out, so as not to pin a read buffer.
 const SHARE_FROM: usize = 64 << 10;
 
+/// Most bytes that are said about a bad message: what is wrong may quote from it, and be as long as it.
+const WHY_BYTES: usize = 500;
+
 /// A message that is not what the protocol describes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
@@ -26,8 +29,11 @@ pub(super) struct BadMessage {
 }
 
 impl BadMessage {
+    #[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
     pub(super) fn new(op: Option<u64>, why: impl ToString) -> Self {
-        Self { op, why: why.to_string() }
+        let mut why = why.to_string();
+        why.truncate(why.floor_char_boundary(WHY_BYTES));
+        Self { op, why }
     }
 }
 

@@ -4,6 +4,8 @@ mod connection;
 mod encode;
 mod entrance;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod message;
 mod pace;
 mod replies;

@@ -1,5 +1,8 @@
 //! Validation of JSON text (RFC 8259) in one pass, without recursion and without building anything.
 //!
+//! Two things that the grammar allows are refused, because everybody in a session gets the text and many cannot decode
+//! them: a number beyond 64-bit floats, and half of a surrogate pair.
+//!
 //! Every payload passes through here on the session's task, so it is written for speed: measured at about a quarter of
 //! the instructions of a flat scan for nesting followed by a general parser. The tests hold it to that parser.
 
@@ -14,6 +17,9 @@ pub(super) enum Fault {
 
 /// Nesting that the bit stack below can hold.
 const DEPTH_MAX: usize = 128;
+
+/// Without a positive exponent, no number this long is beyond 64-bit floats.
+const DIGITS_FINITE: usize = 300;
 
 struct Scanner<'a> {
     text: &'a [u8],
@@ -136,21 +142,38 @@ impl Scanner<'_> {
     fn escape(&mut self) -> Result<(), Fault> {
         match self.next_byte() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(()),
-            Some(b'u') => {
-                let digits = self.text.get(self.at..self.at + 4);
-                if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
-                    return self.fault("four hexadecimal digits");
+            Some(b'u') => match self.code_unit()? {
+                0xd800..=0xdbff => {
+                    let pair = self.text[self.at..].starts_with(b"\\u");
+                    self.at += if pair { 2 } else { 0 };
+                    let low = pair && matches!(self.code_unit()?, 0xdc00..=0xdfff);
+                    if low { Ok(()) } else { self.fault("the second half of a surrogate pair") }
                 }
-                self.at += 4;
-                Ok(())
-            }
+                0xdc00..=0xdfff => self.fault("the first half of a surrogate pair before"),
+                _ => Ok(()),
+            },
             _ => self.fault_before("an escape"),
+        }
+    }
+
+    /// The four hexadecimal digits of an escape.
+    fn code_unit(&mut self) -> Result<u32, Fault> {
+        let digits = self.text.get(self.at..self.at + 4).unwrap_or_default();
+        let value = digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?));
+        match value.filter(|_| !digits.is_empty()) {
+            Some(value) => {
+                self.at += 4;
+                Ok(value)
+            }
+            None => self.fault("four hexadecimal digits"),
         }
     }
 
     /// The rest of a number after its first character.
     fn number(&mut self) -> Result<(), Fault> {
-        let mut first = self.text[self.at - 1];
+        let begin = self.at - 1;
+        let mut large = false;
+        let mut first = self.text[begin];
         if first == b'-' {
             match self.next_byte() {
                 Some(digit @ b'0'..=b'9') => first = digit,
@@ -170,12 +193,19 @@ impl Scanner<'_> {
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {
             self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
+            let sign = self.peek().filter(|byte| matches!(byte, b'+' | b'-'));
+            self.at += usize::from(sign.is_some());
             self.some_digits()?;
+            large = sign != Some(b'-');
         }
-        Ok(())
+        if large || self.at - begin > DIGITS_FINITE { self.finite(begin) } else { Ok(()) }
+    }
+
+    /// Whether a 64-bit float holds the number that has just been read.
+    fn finite(&self, begin: usize) -> Result<(), Fault> {
+        let text = std::str::from_utf8(&self.text[begin..self.at]);
+        let number = text.ok().and_then(|text| text.parse::<f64>().ok());
+        if number.is_some_and(f64::is_finite) { Ok(()) } else { self.fault("a number within 64-bit floats before") }
     }
 
     fn some_digits(&mut self) -> Result<(), Fault> {
@@ -226,10 +256,27 @@ impl Scanner<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde::de::IgnoredAny;
+    use serde_json::Value;
 
     fn accepted_by_the_parser(text: &str) -> bool {
-        serde_json::from_str::<IgnoredAny>(text).is_ok()
+        serde_json::from_str::<Value>(text).is_ok()
+    }
+
+    #[test]
+    fn what_not_everybody_can_decode_is_refused() {
+        let nines = |count: usize| "9".repeat(count);
+        for text in ["\"\\ud83d\\ude00\"", "\"\\\\ud800\"", "1e308", "1e-999", "\"1e999\"", &nines(308)] {
+            assert_eq!(validate(text, 3), Ok(()), "{text}");
+            assert!(accepted_by_the_parser(text), "{text}");
+        }
+        let half =
+            ["\"\\ud800\"", "[\"\\udc00\"]", "{\"\\ud83d\":1}", "\"\\ud83dx\"", "\"\\ud83d\\u0041\"", "\"\\ud83d\\n\""];
+        let large = ["1e309", "[-1E+999]", "1e0999", "10e308"];
+        for text in half.into_iter().chain(large).map(str::to_owned).chain([nines(310), format!("[{}.5]", nines(400))])
+        {
+            assert!(matches!(validate(&text, 3), Err(Fault::Syntax(..))), "{text}");
+            assert!(!accepted_by_the_parser(&text), "{text}");
+        }
     }
 
     #[test]
@@ -274,6 +321,13 @@ mod tests {
     proptest! {
         #[test]
         fn it_accepts_what_the_parser_accepts(text in r#"[\[\]{},:"\\a-fu0-9.eE+\- tnrlsx\n]{0,24}"#) {
+            prop_assert_eq!(validate(&text, 100).is_ok(), accepted_by_the_parser(&text), "{}", text);
+        }
+
+        #[test]
+        fn escapes_and_numbers_are_judged_like_the_parser_does(
+            text in r#"("(\\u[dD][89abcdABCD][0-9a-f]{2}|\\n|x){0,4}"|-?[1-9]{1,3}[eE][+\-]?[23][0-9]{2})"#,
+        ) {
             prop_assert_eq!(validate(&text, 100).is_ok(), accepted_by_the_parser(&text), "{}", text);
         }
 

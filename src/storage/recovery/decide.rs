@@ -79,7 +79,7 @@ fn is_interrupted_publish(header: &Header, past: &Past, lineage: u128) -> bool {
     header.purpose == Purpose::Current
         && header.lineage == lineage
         && Some(header.branch) == past.branch
-        && header.parent == parent
+        && header.parent == parent // durability: S26
         && past.is_newest_writer(header) // durability: S23
         && header.seq >= past.published.map_or(0, |published| published.seq)
 }
