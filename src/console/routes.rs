@@ -119,6 +119,7 @@ async fn status(State(console): State<Arc<Console>>) -> Response {
     json(StatusCode::OK, &Status::of(&console))
 }
 
+#[expect(clippy::result_large_err, reason = "the error is the answer itself, and is sent at once")]
 fn find(console: &Console, name: &str) -> Result<SessionHandle, Response> {
     let missing = || fault(StatusCode::NOT_FOUND, &format!("there is no session {name:?}"));
     let name = SessionName::new(name).map_err(|_| missing())?;

@@ -111,7 +111,7 @@ mod tests {
 
     fn plan() -> (SavePlan, Instant) {
         let now = clock::instant();
-        (SavePlan::new(Duration::from_secs(120), 0, now), now)
+        (SavePlan::new(Duration::from_mins(2), 0, now), now)
     }
 
     #[test]
@@ -153,8 +153,8 @@ mod tests {
     fn the_interval_saves_only_what_changed() {
         let (mut plan, now) = plan();
         assert!(plan.due(1, now + Duration::from_secs(119)).is_empty());
-        assert_eq!(plan.due(1, now + Duration::from_secs(120)), ["auto-save"]);
+        assert_eq!(plan.due(1, now + Duration::from_mins(2)), ["auto-save"]);
         plan.ended(Some(1));
-        assert!(plan.due(1, now + Duration::from_secs(240)).is_empty());
+        assert!(plan.due(1, now + Duration::from_mins(4)).is_empty());
     }
 }

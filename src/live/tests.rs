@@ -66,7 +66,7 @@ struct Stage {
 }
 
 fn settings() -> LiveSettings {
-    LiveSettings { limits: Limits::default(), save_interval: Duration::from_secs(120), tail: TailLimits::default() }
+    LiveSettings { limits: Limits::default(), save_interval: Duration::from_mins(2), tail: TailLimits::default() }
 }
 
 fn stage_with(state: Session) -> Stage {

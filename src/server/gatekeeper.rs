@@ -58,20 +58,16 @@ impl Gatekeeper {
         if attempts.allow(peer, now).is_err() {
             return Err(Denied::TooManyAttempts);
         }
-        match self.judge(credentials) {
-            Some(role) => {
-                if !matches!(credentials, Credentials::None) {
-                    attempts.succeeded(peer, now);
-                }
-                Ok(role)
-            }
-            None => {
-                attempts.failed(peer, now);
-                self.metrics.auth_failures.inc();
-                tracing::warn!("Denied: wrong password or token from {peer}");
-                Err(Denied::Wrong)
-            }
+        let Some(role) = self.judge(credentials) else {
+            attempts.failed(peer, now);
+            self.metrics.auth_failures.inc();
+            tracing::warn!("Denied: wrong password or token from {peer}");
+            return Err(Denied::Wrong);
+        };
+        if !matches!(credentials, Credentials::None) {
+            attempts.succeeded(peer, now);
         }
+        Ok(role)
     }
 }
 

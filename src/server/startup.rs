@@ -86,7 +86,9 @@ pub(super) fn start_sessions(
         let (machine, saved, sealed) = match session.outcome {
             Outcome::Serving { machine, restored } => {
                 let saved = restored.as_ref().map_or(0, |restored| restored.seq - restored.replayed);
-                restored.iter().for_each(|restored| say_restored(&name, restored));
+                if let Some(restored) = &restored {
+                    say_restored(&name, restored);
+                }
                 (machine, saved, None)
             }
             Outcome::ReadOnly { machine, restored, damage, command } => {

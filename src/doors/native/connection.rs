@@ -34,7 +34,7 @@ const READ_AHEAD: usize = 64;
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// A reader that takes nothing for this long is closed.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 
 /// The WebSocket machinery over a stream.
 pub(super) struct Socket {
@@ -121,6 +121,7 @@ impl Socket {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else may fail: the connection is gone")]
 fn read_end(error: tungstenite::Error) -> ReadEnd {
     match error {
         tungstenite::Error::Capacity(_) => ReadEnd::Close(CloseReason::TooLarge),

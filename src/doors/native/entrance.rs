@@ -120,7 +120,7 @@ impl NativeDoor {
         if !has_token(headers, &CONNECTION, "upgrade") || !has_token(headers, &UPGRADE, "websocket") {
             return refuse(StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket (docs/native-protocol.md)");
         }
-        if !headers.get("sec-websocket-version").is_some_and(|version| version == "13") {
+        if headers.get("sec-websocket-version").is_none_or(|version| version != "13") {
             return refuse(StatusCode::BAD_REQUEST, "only version 13 of WebSocket is spoken here");
         }
         let Some(key) = headers.get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes())) else {

@@ -79,9 +79,6 @@ impl CloseReason {
     }
 
     fn retry_in_ms(self) -> u64 {
-        match self {
-            Self::Stopping => 1_000,
-            _ => 0,
-        }
+        if matches!(self, Self::Stopping) { 1_000 } else { 0 }
     }
 }

@@ -1,8 +1,8 @@
 //! Python pickles without Python: a scanner that decides what may pass, a reader and a writer of plain data.
 //!
 //! A pickle is a program for a stack machine, and some of its opcodes call whatever they name. Nothing here ever
-//! calls or constructs anything. [`scan`] follows the program with tags instead of values and refuses whatever the
-//! [`Policy`] does not list; [`read`] scans first and then builds a [`Value`]; [`write`] makes a pickle of plain data.
+//! calls or constructs anything. [`scan()`] follows the program with tags instead of values and refuses whatever the
+//! [`Policy`] does not list; [`read()`] scans first and then builds a [`Value`]; [`write()`] makes a pickle of plain data.
 //! All are linear in the input, need no recursion that the input could deepen, and take memory only for bytes received.
 
 mod json;

@@ -1,6 +1,6 @@
 //! The journal: one append-only log for all sessions of a data directory, in segments that a power cut cannot confuse.
 //!
-//! [`Writer`] owns the newest segment and is the only thing that writes; [`scan`] reads everything back and never
+//! [`Writer`] owns the newest segment and is the only thing that writes; [`scan()`] reads everything back and never
 //! writes. A scan decides exactly one of: whole, torn (only what nobody was promised is missing), or corrupt
 //! (something promised is missing, with its range). Every byte is described in `docs/file-format.md`.
 

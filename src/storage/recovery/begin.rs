@@ -56,18 +56,12 @@ pub(super) fn begin<M: Machine>(
         sessions.push(OpenedSession { name: survey.files.name.clone(), outcome });
     }
     let notes = site.notes;
-    let setup = setup(vfs, &journaling, history.lineage(), journaling.epoch(), options);
+    let setup = setup(vfs, &journaling, history.lineage(), journaling.epoch());
     let store = Arc::new(DirectoryStore::running(lock, setup, shelves, journaling)?);
     Ok(Opened { sessions, store, notes, first_run })
 }
 
-fn setup(
-    vfs: &SharedVfs,
-    journaling: &Arc<Journaling>,
-    lineage: u128,
-    epoch: u64,
-    options: &OpenOptions,
-) -> SaverSetup {
+fn setup(vfs: &SharedVfs, journaling: &Arc<Journaling>, lineage: u128, epoch: u64) -> SaverSetup {
     SaverSetup {
         vfs: Arc::clone(vfs),
         ledger: Arc::clone(journaling) as _,
@@ -307,7 +301,7 @@ impl Site<'_> {
         machine: &M,
         reason: &str,
     ) -> Result<(), OpenError> {
-        let setup = setup(&self.vfs, journaling, self.history.lineage(), self.epoch, self.options);
+        let setup = setup(&self.vfs, journaling, self.history.lineage(), self.epoch);
         let order = Order {
             state: machine,
             reasons: &[reason.to_owned()],
