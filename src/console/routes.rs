@@ -119,8 +119,9 @@ async fn status(State(console): State<Arc<Console>>) -> Response {
     json(StatusCode::OK, &Status::of(&console))
 }
 
-fn find(console: &Console, name: &str) -> Result<SessionHandle, Box<Response>> {
-    let missing = || Box::new(fault(StatusCode::NOT_FOUND, &format!("there is no session {name:?}")));
+#[expect(clippy::result_large_err, reason = "the error is the answer itself, and is sent at once")]
+fn find(console: &Console, name: &str) -> Result<SessionHandle, Response> {
+    let missing = || fault(StatusCode::NOT_FOUND, &format!("there is no session {name:?}"));
     let name = SessionName::new(name).map_err(|_| missing())?;
     console.directory.get(&name).ok_or_else(missing)
 }
@@ -136,7 +137,7 @@ async fn back_up(State(console): State<Arc<Console>>, Path(name): Path<String>) 
 async fn save_as(console: &Console, name: &str, reason: &str, also_backup: bool) -> Response {
     let session = match find(console, name) {
         Ok(session) => session,
-        Err(response) => return *response,
+        Err(response) => return response,
     };
     match session.save(reason.to_owned(), also_backup).await {
         Ok(outcome) => saved(outcome),
@@ -161,7 +162,7 @@ fn saved(outcome: SaveOutcome) -> Response {
 async fn backups(State(console): State<Arc<Console>>, Path(name): Path<String>) -> Response {
     let session = match find(&console, &name) {
         Ok(session) => session,
-        Err(response) => return *response,
+        Err(response) => return response,
     };
     let listed = tokio::task::spawn_blocking(move || console.keeper.backups(session.name())).await;
     match listed {
@@ -174,7 +175,7 @@ async fn backups(State(console): State<Arc<Console>>, Path(name): Path<String>) 
 async fn export_session(State(console): State<Arc<Console>>, Path(name): Path<String>) -> Response {
     let session = match find(&console, &name) {
         Ok(session) => session,
-        Err(response) => return *response,
+        Err(response) => return response,
     };
     let state = match session.state().await {
         Ok(state) => state,

@@ -43,14 +43,14 @@ impl Meter {
         Watch { begun: (joins || saving).then(clock::thread_cpu), saving }
     }
 
-    pub(super) fn end(&self, watch: Watch) {
+    pub(super) fn end(&self, watch: &Watch) {
         let Some(begun) = watch.begun else { return };
         let saving = watch.saving || self.saving.load(Ordering::Relaxed);
         let maximum = if saving { &self.turn_max_saving_ns } else { &self.turn_max_ns };
         raise(maximum, clock::thread_cpu().saturating_sub(begun));
     }
 
-    pub(super) fn captured(&self, watch: Watch) {
+    pub(super) fn captured(&self, watch: &Watch) {
         if let Some(begun) = watch.begun {
             raise(&self.capture_max_ns, clock::thread_cpu().saturating_sub(begun));
         }

@@ -120,7 +120,7 @@ impl SessionTask {
             let joins = batch.iter().any(|request| matches!(request, Request::Join { .. }));
             let watch = self.shared.meter.begin(joins);
             self.turn(&mut batch);
-            self.shared.meter.end(watch);
+            self.shared.meter.end(&watch);
         }
     }
 
@@ -453,7 +453,7 @@ impl SessionTask {
     fn save(&mut self, reasons: Vec<String>, at: Timestamp) {
         let watch = self.shared.meter.begin(true);
         let state = SessionMachine::from(self.state.clone());
-        self.shared.meter.captured(watch);
+        self.shared.meter.captured(&watch);
         let ear = Arc::clone(&self.ear);
         self.plan.started();
         self.shared.meter.saving(true);

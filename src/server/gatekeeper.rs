@@ -58,17 +58,16 @@ impl Gatekeeper {
         if attempts.allow(peer, now).is_err() {
             return Err(Denied::TooManyAttempts);
         }
-        if let Some(role) = self.judge(credentials) {
-            if !matches!(credentials, Credentials::None) {
-                attempts.succeeded(peer, now);
-            }
-            Ok(role)
-        } else {
+        let Some(role) = self.judge(credentials) else {
             attempts.failed(peer, now);
             self.metrics.auth_failures.inc();
             tracing::warn!("Denied: wrong password or token from {peer}");
-            Err(Denied::Wrong)
+            return Err(Denied::Wrong);
+        };
+        if !matches!(credentials, Credentials::None) {
+            attempts.succeeded(peer, now);
         }
+        Ok(role)
     }
 }
 

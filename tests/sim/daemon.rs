@@ -28,8 +28,8 @@ pub(crate) fn options() -> OpenOptions {
     options.journal.seal_after = None;
     options.journal.probe_every = Duration::from_millis(5);
     options.journal.background_spare = false;
-    options.max_backups = 3;
-    options.history = Duration::ZERO;
+    options.keep.max_backups = 3;
+    options.keep.history = Duration::ZERO;
     options
 }
 

@@ -40,7 +40,7 @@ fn files(disk: &SimDisk, directory: &str) -> Vec<PathBuf> {
 fn ten_backups(clean: bool) -> SimDisk {
     let disk = SimDisk::new();
     let mut options = options();
-    options.max_backups = 10;
+    options.keep.max_backups = 10;
     let mut daemon = Daemon::start_with(&shared(&disk), &options).unwrap();
     for number in 1..=11 {
         assert!(daemon.say(&number.to_string()));
@@ -86,7 +86,7 @@ fn each_of_ten_backups_can_be_copied_back_and_nothing_newer_is_lost() {
             cp(&disk, backup);
             let daemon = Daemon::start_with(&shared(&disk), &{
                 let mut options = options();
-                options.max_backups = 20;
+                options.keep.max_backups = 20;
                 options
             })
             .unwrap();

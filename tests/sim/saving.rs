@@ -114,7 +114,7 @@ fn nothing_is_written_when_nothing_changed() {
     listen();
     let (sim, vfs) = disk();
     let mut patient = options();
-    patient.history = Duration::from_hours(1);
+    patient.keep.history = Duration::from_hours(1);
     let mut daemon = Daemon::start_with(&vfs, &patient).unwrap();
     assert!(daemon.say("something"));
     daemon.save("auto-save").unwrap();
@@ -199,7 +199,7 @@ fn with_the_newest_backups_damaged_and_the_snapshot_gone_the_next_one_is_used() 
     for damaged in 0..3 {
         let (sim, vfs) = disk();
         let mut options = options();
-        options.history = Duration::from_hours(1);
+        options.keep.history = Duration::from_hours(1);
         let mut daemon = Daemon::start_with(&vfs, &options).unwrap();
         for number in 1..=4 {
             assert!(daemon.say(&number.to_string()));
@@ -218,7 +218,7 @@ fn with_the_newest_backups_damaged_and_the_snapshot_gone_the_next_one_is_used() 
 fn a_backup_is_durable_before_the_journal_lets_go_of_what_led_to_it() {
     let (sim, vfs) = disk();
     let mut options = options();
-    options.max_backups = 20;
+    options.keep.max_backups = 20;
     let mut daemon = Daemon::start_with(&vfs, &options).unwrap();
     for round in 0..12 {
         for part in 0..25 {

@@ -136,7 +136,7 @@ pub(super) struct RawOperation<'a> {
 
 /// The fields that a patch sets; a field that is absent stays, one that is `null` is emptied.
 #[derive(Deserialize, Default)]
-#[expect(clippy::option_option, reason = "absent, null and a value are three things here")]
+#[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(super) struct RawSet<'a> {
     #[serde(borrow, default)]
     pub(super) kind: Option<Cow<'a, str>>,

@@ -79,20 +79,6 @@ impl CloseReason {
     }
 
     fn retry_in_ms(self) -> u64 {
-        match self {
-            Self::Stopping => 1_000,
-            Self::Replaced
-            | Self::NotWebSocket
-            | Self::NotUtf8
-            | Self::TooLarge
-            | Self::BadMessages
-            | Self::Flooding
-            | Self::TooSlow
-            | Self::Silent
-            | Self::Busy
-            | Self::Denied
-            | Self::NoHello
-            | Self::NotWelcome => 0,
-        }
+        if matches!(self, Self::Stopping) { 1_000 } else { 0 }
     }
 }
