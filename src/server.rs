@@ -228,6 +228,7 @@ impl Daemon {
         self.native.send_replace(native_settings(settings));
         self.limits.send_replace(connection_limits(settings));
         self.interval.send_replace(settings.saving.interval);
+        self.store.change_keep(startup::keep(settings));
     }
 
     fn change_secrets(&self, in_force: &Loaded) {

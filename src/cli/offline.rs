@@ -18,6 +18,7 @@ use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::{RealVfs, SharedVfs};
 use crate::storage::{SaveJob, Store};
 use serde_json::{Value, json};
+use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -213,6 +214,10 @@ fn show_loss(loss: &Loss, as_json: bool) -> Result<(), Failure> {
 pub(super) fn import(loaded: &Loaded, session: &SessionName, file: &Path, as_json: bool) -> Result<(), Failure> {
     let limits = &loaded.settings.sessions.limits;
     let unusable = |why: String| Failure::new(Exit::Data, format!("{}: {why}", file.display()));
+    if let Err(error) = fs::metadata(file) {
+        let message = format!("{}: {error}", file.display());
+        return Err(Failure { message, ..Failure::from(error) });
+    }
     let (steps, source) = read_import(file, limits).map_err(unusable)?;
     crate::config::prepare_data_dir(&loaded.settings.data_dir)?;
     let opened = open::<SessionMachine>(&directory(loaded)?, &open_options(&loaded.settings))?;

@@ -105,7 +105,7 @@ pub const KEYS: &[Key] = &[
     key(
         "max_backups",
         "10",
-        Restart,
+        Live,
         count(1, 100_000, |s, v| s.saving.max_backups = v),
         "How many backups are kept per session; the oldest goes first. Pinned, hourly and daily ones do not count.",
     ),
@@ -173,7 +173,7 @@ pub const KEYS: &[Key] = &[
     key(
         "history",
         "24h",
-        Restart,
+        Live,
         seconds(Duration::ZERO, Duration::from_hours(24 * 3650), |s, v| s.saving.history = v),
         "How far back the journal is kept, for catching up after a pause and for going back to a point in time. A \
          bare number is seconds.",
@@ -181,17 +181,17 @@ pub const KEYS: &[Key] = &[
     key(
         "history_cap",
         "2GiB",
-        Restart,
+        Live,
         bytes(64 * MIB, 1 << 50, |s, v| s.saving.history_cap = v),
         "Most bytes of journal that are kept for HISTORY. What recovery needs is kept in any case.",
     ),
     key(
         "sync_spacing",
-        "0",
+        "1",
         Restart,
         milliseconds(Duration::ZERO, SECOND, |s, v| s.saving.sync_spacing = v),
-        "Least time between two syncs of the journal; 0 syncs as soon as the disk is free. More saves a worn disk and \
-         delays what clients see by as much. A bare number is milliseconds.",
+        "Least time between the end of a sync of the journal and the next one; 0 syncs as soon as the disk is free. What \
+         arrives meanwhile shares one sync, and waits for it. A bare number is milliseconds.",
     ),
     key(
         "log_format",

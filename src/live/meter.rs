@@ -15,12 +15,18 @@ pub struct Meter {
     capture_max_ns: AtomicU64,
 }
 
+/// A measurement under way.
+pub(super) struct Watch {
+    begun: Option<Duration>,
+    saving: bool,
+}
+
 /// A reading of a [`Meter`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Events shown to connections.
     pub released: u64,
-    /// Longest turn of the session task, CPU time, while no save was under way.
+    /// Longest turn of the session task in which somebody joined, CPU time, while no save was under way.
     pub turn_max: Duration,
     /// Longest turn while a save was under way.
     pub turn_max_saving: Duration,
@@ -29,18 +35,24 @@ pub struct Reading {
 }
 
 impl Meter {
-    pub(super) fn begin(&self) -> (Duration, bool) {
-        (clock::thread_cpu(), self.saving.load(Ordering::Relaxed))
+    /// Begins to measure a turn: those in which somebody joins, and those during a save. Asking the kernel for CPU time
+    /// costs as much as a small edit, so not every turn is measured.
+    pub(super) fn begin(&self, joins: bool) -> Watch {
+        let saving = self.saving.load(Ordering::Relaxed);
+        Watch { begun: (joins || saving).then(clock::thread_cpu), saving }
     }
 
-    pub(super) fn end(&self, (begun, was_saving): (Duration, bool)) {
-        let saving = was_saving || self.saving.load(Ordering::Relaxed);
+    pub(super) fn end(&self, watch: Watch) {
+        let Some(begun) = watch.begun else { return };
+        let saving = watch.saving || self.saving.load(Ordering::Relaxed);
         let maximum = if saving { &self.turn_max_saving_ns } else { &self.turn_max_ns };
         raise(maximum, clock::thread_cpu().saturating_sub(begun));
     }
 
-    pub(super) fn captured(&self, (begun, _): (Duration, bool)) {
-        raise(&self.capture_max_ns, clock::thread_cpu().saturating_sub(begun));
+    pub(super) fn captured(&self, watch: Watch) {
+        if let Some(begun) = watch.begun {
+            raise(&self.capture_max_ns, clock::thread_cpu().saturating_sub(begun));
+        }
     }
 
     pub(super) fn saving(&self, saving: bool) {

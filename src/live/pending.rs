@@ -31,6 +31,7 @@ pub(super) struct PendingJoin {
 /// What may be shown now.
 pub(super) struct Released {
     pub(super) events: Vec<Arc<Event>>,
+    pub(super) notes: Vec<(Arc<Subscriber>, Note)>,
     pub(super) joins: Vec<PendingJoin>,
 }
 
@@ -66,17 +67,13 @@ impl Pending {
         self.before.front().map_or(current, |(_, state)| state)
     }
 
-    /// Hands out what is durable now; answers are left with their subscribers.
+    /// Hands out what is durable now.
     pub(super) fn release(&mut self, durable: u64) -> Released {
         let durable_events = self.events.partition_point(|event| event.seq <= durable);
         let events: Vec<_> = self.events.drain(..durable_events).collect();
         self.cost -= events.iter().map(|event| tail::cost(event)).sum::<usize>();
-        while self.notes.front().is_some_and(|(barrier, ..)| *barrier <= durable) {
-            if let Some((_, subscriber, note)) = self.notes.pop_front() {
-                subscriber.leave(note);
-                subscriber.wake();
-            }
-        }
+        let durable_notes = self.notes.partition_point(|(barrier, ..)| *barrier <= durable);
+        let notes = self.notes.drain(..durable_notes).map(|(_, subscriber, note)| (subscriber, note)).collect();
         let durable_joins = self.joins.partition_point(|(barrier, _)| *barrier <= durable);
         let joins = self.joins.drain(..durable_joins).map(|(_, join)| join).collect();
         // A batch may become durable in parts; the state before it is still the newest that is durable as a whole.
@@ -86,6 +83,6 @@ impl Pending {
         if self.events.is_empty() {
             self.before.clear();
         }
-        Released { events, joins }
+        Released { events, notes, joins }
     }
 }

@@ -103,17 +103,22 @@ impl SessionTask {
     /// Runs until every handle is gone.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
         let mut batch = Vec::with_capacity(BATCH);
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.wake_at().into()));
         loop {
-            let wake_at = self.wake_at();
+            let wake_at = self.wake_at().into();
+            if timer.deadline() != wake_at {
+                timer.as_mut().reset(wake_at);
+            }
             let may_take = self.pending.cost() < PENDING_BYTES_MAX;
             tokio::select! {
                 biased;
                 () = self.ear.listen() => {}
                 taken = inbox.recv_many(&mut batch, BATCH), if may_take => if taken == 0 { break },
-                () = tokio::time::sleep_until(wake_at.into()) => {}
+                () = &mut timer => {}
                 changed = self.settings.changed() => if changed.is_err() { break },
             }
-            let watch = self.shared.meter.begin();
+            let joins = batch.iter().any(|request| matches!(request, Request::Join { .. }));
+            let watch = self.shared.meter.begin(joins);
             self.turn(&mut batch);
             self.shared.meter.end(watch);
         }
@@ -322,6 +327,13 @@ impl SessionTask {
         let any = !released.events.is_empty();
         self.shared.meter.released(released.events.len() as u64);
         self.shared.tail.release(released.events);
+        for (subscriber, note) in released.notes {
+            subscriber.leave(note);
+            // With events there, everybody is woken below: one wake, hence one write, for both.
+            if !any {
+                subscriber.wake();
+            }
+        }
         for join in released.joins {
             tracing::info!(session = %self.name, "{} joined as {:?}", join.subscriber.name, join.subscriber.role);
             self.welcome(join);
@@ -439,7 +451,7 @@ impl SessionTask {
     }
 
     fn save(&mut self, reasons: Vec<String>, at: Timestamp) {
-        let watch = self.shared.meter.begin();
+        let watch = self.shared.meter.begin(true);
         let state = SessionMachine::from(self.state.clone());
         self.shared.meter.captured(watch);
         let ear = Arc::clone(&self.ear);

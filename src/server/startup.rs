@@ -10,7 +10,7 @@ use crate::session::{Event, Limits, Session, SessionName, Timestamp};
 use crate::storage::recovery::{OpenOptions, Opened, Outcome, Restored, open};
 use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::{RealVfs, SharedVfs};
-use crate::storage::{Run, Store};
+use crate::storage::{Keep, Run, Store};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,11 +31,16 @@ const LEGACY_BYTES_MAX: u64 = 2 << 30;
 /// How the data directory is to be kept.
 pub(crate) fn open_options(settings: &Settings) -> OpenOptions {
     let mut options = OpenOptions::new(Timestamp(clock::now_ms()), Run(random::u128()));
-    options.max_backups = usize::try_from(settings.saving.max_backups).unwrap_or(usize::MAX);
-    options.history = settings.saving.history;
-    options.history_cap = settings.saving.history_cap;
+    options.keep = keep(settings);
     options.journal.sync_spacing = settings.saving.sync_spacing;
     options
+}
+
+/// How much of the past is to be kept.
+pub(super) fn keep(settings: &Settings) -> Keep {
+    let saving = &settings.saving;
+    let max_backups = usize::try_from(saving.max_backups).unwrap_or(usize::MAX);
+    Keep { max_backups, history: saving.history, history_cap: saving.history_cap }
 }
 
 /// Opens the data directory.

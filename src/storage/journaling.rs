@@ -6,6 +6,7 @@ use crate::storage::backups::SessionFiles;
 use crate::storage::journal::{
     self, Control, FileMark, HistoryError, Lineage, Published, Retention, Start, Stats, Writer,
 };
+use crate::storage::keep::{Keep, KeepInForce};
 use crate::storage::recovery::{OpenError, OpenOptions};
 use crate::storage::saver::{Ledger, Publication, Shelf, locked};
 use crate::storage::snapshot::SnapshotId;
@@ -27,8 +28,7 @@ pub(crate) struct Journaling {
     epoch: u64,
     lineage: Lineage,
     run: Run,
-    history: Duration,
-    history_bytes: u64,
+    keep: KeepInForce,
     lines: Mutex<BTreeMap<SessionName, Arc<Line>>>,
     floors: Mutex<BTreeMap<SessionName, u64>>,
 }
@@ -51,11 +51,15 @@ impl Journaling {
             epoch,
             lineage,
             run: options.run,
-            history: options.history,
-            history_bytes: options.history_cap,
+            keep: KeepInForce::new(options.keep),
             lines: Mutex::default(),
             floors: Mutex::default(),
         }))
+    }
+
+    /// How much is kept beyond what recovery needs.
+    pub(crate) fn keep(&self) -> &KeepInForce {
+        &self.keep
     }
 
     /// The session's records with `seq` in `range`, in order, as far back as its current branch and the journal reach.
@@ -229,8 +233,8 @@ impl Ledger for Journaling {
             floors.insert(session.clone(), seq);
             floors.clone()
         };
-        let retention =
-            Retention { floors, history: self.history, history_bytes: self.history_bytes, now_ms: clock::now_ms() };
+        let Keep { history, history_cap: history_bytes, .. } = self.keep.get();
+        let retention = Retention { floors, history, history_bytes, now_ms: clock::now_ms() };
         if let Err(error) = self.writer.retain(&retention) {
             tracing::warn!(%error, "Old parts of the journal could not be deleted");
         }

@@ -11,6 +11,7 @@ pub mod fsck;
 pub mod inspect;
 pub mod journal;
 mod journaling;
+mod keep;
 mod metadata;
 pub mod pinning;
 pub mod recovery;
@@ -21,6 +22,7 @@ mod state_file;
 pub mod store;
 pub mod vfs;
 
+pub use keep::Keep;
 pub use recovery::{OpenError, OpenOptions, Opened, OpenedSession, Outcome, Restored, open};
 pub use store::{Closed, CreateError, DirectoryStore, Status};
 

@@ -5,6 +5,7 @@ use crate::storage::backups::{self, SessionFiles};
 use crate::storage::fsck::{BackupInfo, list_backups};
 use crate::storage::journal::Stats;
 use crate::storage::journaling::Journaling;
+use crate::storage::keep::Keep;
 use crate::storage::recovery::OpenError;
 use crate::storage::saver::{Saver, SaverSetup, Shelf, locked};
 use crate::storage::vfs::SharedVfs;
@@ -116,6 +117,13 @@ impl DirectoryStore {
     /// still has, hence perhaps none. `last` must be durable. Reads files.
     pub fn past(&self, session: &SessionName, first: u64, last: u64) -> Vec<(u64, Vec<u8>)> {
         self.running.as_ref().map(|running| running.journaling.past(session, first..=last)).unwrap_or_default()
+    }
+
+    /// Changes how much is kept beyond what recovery needs, from the next save on.
+    pub fn change_keep(&self, keep: Keep) {
+        if let Some(running) = &self.running {
+            running.journaling.keep().change(keep);
+        }
     }
 
     /// The session's backups, newest first. Reads files.

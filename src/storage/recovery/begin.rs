@@ -73,8 +73,7 @@ fn setup(
         ledger: Arc::clone(journaling) as _,
         lineage,
         epoch,
-        history: options.history,
-        max_backups: options.max_backups.max(1),
+        keep: journaling.keep().clone(),
     }
 }
 

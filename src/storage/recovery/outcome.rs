@@ -2,6 +2,7 @@
 
 use crate::session::{SessionName, Timestamp};
 use crate::storage::journal::{ScanError, Settings, StartError};
+use crate::storage::keep::Keep;
 use crate::storage::snapshot::SnapshotError;
 use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::Vfs;
@@ -14,12 +15,8 @@ use std::time::Duration;
 /// How to open a data directory.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// Whole backups that rotation keeps per session; at least 1 is kept.
-    pub max_backups: usize,
-    /// How long the journal is kept beyond what recovery needs.
-    pub history: Duration,
-    /// Most bytes of journal kept for history.
-    pub history_cap: u64,
+    /// How much is kept beyond what recovery needs.
+    pub keep: Keep,
     /// How the journal writes.
     pub journal: Settings,
     /// The wall clock: for names and display.
@@ -32,9 +29,7 @@ impl OpenOptions {
     /// The documented defaults: 10 backups, 24 hours of history, at most 2 GiB of it.
     pub fn new(now: Timestamp, run: Run) -> Self {
         Self {
-            max_backups: 10,
-            history: Duration::from_hours(24),
-            history_cap: 2 << 30,
+            keep: Keep { max_backups: 10, history: Duration::from_hours(24), history_cap: 2 << 30 },
             journal: Settings::default(),
             now,
             run,

@@ -168,6 +168,12 @@ impl Site<'_> {
         })
     }
 
+    /// Whether the snapshot in place belongs to somebody else, so that it can be neither read nor replaced by `cp`.
+    fn live_is_forbidden(&self) -> bool {
+        let LiveFile::Unusable { error: SnapshotError::Io(error), .. } = &self.survey.live else { return false };
+        error.kind() == std::io::ErrorKind::PermissionDenied
+    }
+
     fn refuse<M>(&self, refusal: Refusal) -> Plan<M> {
         let live = self.vfs.display(&self.survey.files.live());
         let error = match &self.survey.live {
@@ -175,6 +181,9 @@ impl Site<'_> {
             LiveFile::Missing | LiveFile::Whole { .. } => "missing".into(),
         };
         let command = match self.survey.newest_whole_backup(self.vfs) {
+            _ if self.live_is_forbidden() => {
+                format!("sudo chown --reference={} {live}   # then restart", self.vfs.display(Path::new("STATE")))
+            }
             Some(backup) => format!("cp {} {live}   # then restart", self.vfs.display(&backup)),
             None => format!("cp <a backup from elsewhere> {live}   # then restart"),
         };

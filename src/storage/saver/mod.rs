@@ -10,10 +10,10 @@ pub(crate) use publish::{Order, Publication, Shelf};
 pub(crate) use queue::{Saver, locked};
 
 use crate::session::SessionName;
+use crate::storage::keep::KeepInForce;
 use crate::storage::vfs::SharedVfs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 /// What the saver needs of the journal.
 pub(crate) trait Ledger: Send + Sync {
@@ -38,8 +38,6 @@ pub(crate) struct SaverSetup {
     pub(crate) lineage: u128,
     /// This start.
     pub(crate) epoch: u64,
-    /// How long the journal is kept beyond what recovery needs.
-    pub(crate) history: Duration,
-    /// How many whole backups rotation keeps, at least 1.
-    pub(crate) max_backups: usize,
+    /// How much is kept beyond what recovery needs.
+    pub(crate) keep: KeepInForce,
 }

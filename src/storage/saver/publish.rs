@@ -192,13 +192,14 @@ impl Shelf {
         vfs.sync_dir(&self.files.root)?; // durability: S14
         self.unsynced = false;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.after_publishing(setup, order, written);
+        // Last: whoever reads the line finds the metadata and the backups as they should be.
         for reason in order.reasons {
             tracing::info!(
                 session = %self.files.name, seq = header.seq, bytes = written.bytes, dur_ms = took_ms,
                 "Session saved to disk (reason: {reason})"
             );
         }
-        self.after_publishing(setup, order, written);
         Ok(saved(order, written.bytes, &self.files.live(), true))
     }
 
@@ -216,7 +217,13 @@ impl Shelf {
             self.warn("the additional backup", copied);
         }
         if settled.is_ok() {
-            let rotated = backups::rotate(vfs, &self.files, setup.lineage, setup.max_backups, &mut self.trusted);
+            let rotated = backups::rotate(
+                vfs,
+                &self.files,
+                setup.lineage,
+                setup.keep.get().max_backups.max(1),
+                &mut self.trusted,
+            );
             self.warn("backup rotation", rotated);
             self.release(setup);
         }
@@ -227,7 +234,7 @@ impl Shelf {
     /// old, a second copy of the newest one takes its place.
     pub(crate) fn unpin_if_idle(&mut self, setup: &SaverSetup, now: Timestamp) -> io::Result<()> {
         let Some(published) = self.published.filter(|_| self.pending.is_none()) else { return Ok(()) };
-        let window = i64::try_from(setup.history.as_millis()).unwrap_or(i64::MAX);
+        let window = i64::try_from(setup.keep.get().history.as_millis()).unwrap_or(i64::MAX);
         let old = published.at.0.saturating_add(window) < now.0;
         if !old || self.released >= published.seq || setup.ledger.durable_seq(&self.files.name) > published.seq {
             return Ok(());
