@@ -116,7 +116,7 @@ pub(crate) fn options(run: u128) -> OpenOptions {
     options.journal.seal_after = None;
     options.journal.probe_every = Duration::from_millis(5);
     options.journal.background_spare = false;
-    options.max_backups = 20;
+    options.keep.max_backups = 20;
     options
 }
 
