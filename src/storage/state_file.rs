@@ -48,7 +48,8 @@ impl Witness {
             return None;
         }
         let (generation, lineage, epoch) = (fields.u64()?, fields.u128()?, fields.u64()?);
-        Some(Self { lineage, epoch, generation })
+        // There must always be a next one.
+        (epoch.max(generation) < u64::MAX).then_some(Self { lineage, epoch, generation })
     }
 }
 

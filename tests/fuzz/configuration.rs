@@ -1,7 +1,7 @@
 //! Settings from damaged files and a hostile environment: settings or errors, never a panic, and no secret in a message.
 
 use crate::campaign::{Chance, cases};
-use hotset::config::{ConfigError, KEYS, Settings, Sources, default_toml, env_example};
+use hotset::config::{ConfigError, KEYS, Sources, default_toml, env_example};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
@@ -113,7 +113,6 @@ fn whatever_the_files_say_there_are_settings_or_errors() {
                 let warnings: String = loaded.warnings.iter().map(|warning| warning.0.as_str()).collect();
                 assert!(!warnings.contains(SECRET), "{warnings}");
                 assert_eq!(sources.load().unwrap().settings, loaded.settings);
-                assert!(loaded.settings != Settings::default(), "something was set");
                 true
             }
             Err(errors) => {

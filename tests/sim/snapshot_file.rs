@@ -152,3 +152,11 @@ fn at_most_four_mebibytes_are_dirty_while_a_snapshot_is_written() {
     assert_eq!(dirty, 0);
     assert!(disk.open(Path::new(FILE), Open::CreateNew).is_err());
 }
+
+#[test]
+fn a_snapshot_after_which_no_event_could_come_is_not_one() {
+    let disk = SimDisk::new();
+    let header = Header { seq: u64::MAX, ..header(&Toy::default()) };
+    assert!(snapshot::write(&disk, Path::new(FILE), &header, &Toy::default()).is_err());
+    assert!(snapshot::read_header(&disk, Path::new(FILE)).is_err());
+}

@@ -64,7 +64,7 @@ impl Positions {
             Control::Run { run, epoch, at } => {
                 push_bounded(&mut self.runs, RunStart { run: *run, epoch: *epoch, at: *at });
                 for position in self.sessions.values_mut() {
-                    push_bounded(&mut position.runs, (*run, position.seq + 1));
+                    push_bounded(&mut position.runs, (*run, position.seq.saturating_add(1)));
                 }
             }
             Control::Branch { session, branch, parent, snapshot, first_seq } => {

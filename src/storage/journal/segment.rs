@@ -36,11 +36,14 @@ pub(super) fn spare_path() -> PathBuf {
     Path::new(DIRECTORY).join(SPARE)
 }
 
+/// No number, epoch or batch ever comes near this: whatever says more is not ours, and there is always a next one.
+const COUNT_MAX: u64 = 1 << 63;
+
 /// The number in a segment's file name; `None` if it is not the name of one.
 pub(super) fn number_in(name: &Path) -> Option<u64> {
     let digits = name.to_str()?.strip_suffix(".seg")?;
     let plain = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten().filter(|number| *number < COUNT_MAX)
 }
 
 /// What a segment says about itself.
@@ -119,6 +122,9 @@ impl SegmentHeader {
         }
         let lineage = Lineage(fields.u128()?);
         let (epoch, number, first_batch, previous) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?);
+        if epoch.max(number).max(first_batch) >= COUNT_MAX {
+            return None;
+        }
         let (chain, data_at) = (fields.u32()?, fields.u32()?);
         let (created_ms, len) = (fields.i64()?, fields.u64()?);
         Some(Ok(Self { lineage, epoch, number, first_batch, previous, chain, created_ms, data_at, len }))
@@ -229,6 +235,15 @@ mod tests {
         let crc = crc32c::crc32c(&bytes[..124]).to_le_bytes();
         bytes[124..].copy_from_slice(&crc);
         assert!(matches!(SegmentHeader::decode(&bytes), Err(HeaderFault::Unsupported(_))));
+    }
+
+    #[test]
+    fn a_number_without_a_next_one_is_nobodys() {
+        assert_eq!(number_in(Path::new("ffffffffffffffff.seg")), None);
+        for mut most in [header(), header(), header()].into_iter().enumerate() {
+            *[&mut most.1.epoch, &mut most.1.number, &mut most.1.first_batch][most.0] = u64::MAX;
+            assert_eq!(SegmentHeader::decode(&most.1.encode()), Err(HeaderFault::Unreadable));
+        }
     }
 
     #[test]

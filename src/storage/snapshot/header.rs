@@ -17,6 +17,8 @@ const INCOMPAT_KNOWN: u32 = 0;
 pub(super) const RUNS_MAX: usize = 64;
 /// Most bytes of all reasons together.
 const REASONS_BYTES_MAX: usize = 1024;
+/// No epoch or seq ever comes near this: there is always a next one.
+const COUNT_MAX: u64 = 1 << 63;
 const CRC_AT: usize = BLOCK_LEN - 4;
 
 /// Identifies one snapshot: 128 random bits. A copy of the file has the same id.
@@ -167,6 +169,9 @@ fn decode_rest(fields: &mut Fields<'_>) -> Option<Result<Header, SnapshotError>>
     let (lineage, branch) = (fields.u128()?, Branch(fields.u128()?));
     let (id, parent) = (SnapshotId(fields.u128()?), SnapshotId(fields.u128()?));
     let (epoch, seq) = (fields.u64()?, fields.u64()?);
+    if epoch.max(seq) >= COUNT_MAX {
+        return None;
+    }
     let summary = Summary { users: fields.u64()?, nodes: fields.u64()?, tasks: fields.u64()?, messages: fields.u64()? };
     let (created, at) = (Timestamp(fields.i64()?), Timestamp(fields.i64()?));
     let session = SessionName::new(fields.text()?).ok()?;
