@@ -121,7 +121,6 @@ impl Socket {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else may fail: the connection is gone")]
 fn read_end(error: tungstenite::Error) -> ReadEnd {
     match error {
         tungstenite::Error::Capacity(_) => ReadEnd::Close(CloseReason::TooLarge),
