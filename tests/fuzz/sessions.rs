@@ -24,7 +24,7 @@ fn put(id: &str, parent: Option<&str>, payload: Payload) -> Operation {
     Operation::NodePut(NodePut {
         id: id_of(id),
         kind: "mesh".into(),
-        name: "Ein Würfel".into(),
+        name: "A cube, ü".into(),
         parent: parent.map(id_of),
         order: Some(1.5),
         dependencies: parent.map(id_of).into_iter().collect(),
