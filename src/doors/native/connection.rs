@@ -54,25 +54,19 @@ pub(super) enum ReadEnd {
 impl Socket {
     /// The next message, if one is there. Control frames are answered and returned too.
     pub(super) fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Message, ReadEnd>> {
-        loop {
-            match self.context.read(&mut self.stream) {
-                Ok(message) => {
-                    self.stream.settle();
-                    return Poll::Ready(Ok(message));
-                }
-                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.stream.take_starved() {
-                        context.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                    match self.stream.poll_readable(context) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(_)) => return Poll::Ready(Err(ReadEnd::Gone)),
-                        Poll::Pending => return Poll::Pending,
-                    }
-                }
-                Err(error) => return Poll::Ready(Err(read_end(error))),
+        self.stream.reads_for(context.waker());
+        match self.context.read(&mut self.stream) {
+            Ok(message) => {
+                self.stream.settle();
+                Poll::Ready(Ok(message))
             }
+            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                if self.stream.take_starved() {
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(read_end(error))),
         }
     }
 
@@ -99,6 +93,7 @@ impl Socket {
         self.stream.refill();
         let drained = std::future::poll_fn(|context| {
             let mut unread = [0; 4096];
+            self.stream.reads_for(context.waker());
             loop {
                 match self.stream.read(&mut unread) {
                     Ok(0) => return Poll::Ready(()),
@@ -109,11 +104,7 @@ impl Socket {
                         context.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    Err(_) => match self.stream.poll_readable(context) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(_)) => return Poll::Ready(()),
-                        Poll::Pending => return Poll::Pending,
-                    },
+                    Err(_) => return Poll::Pending,
                 }
             }
         });

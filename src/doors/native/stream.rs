@@ -4,9 +4,11 @@
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Bytes read in one turn before others get theirs.
@@ -40,6 +42,7 @@ impl InFlight {
 /// A socket with an outbox.
 pub(super) struct Stream {
     tcp: TcpStream,
+    reader: Waker,
     /// What the HTTP server had read already.
     leftover: Bytes,
     budget: usize,
@@ -55,6 +58,7 @@ impl Stream {
     pub(super) fn new(tcp: TcpStream, leftover: Bytes, in_flight: Arc<InFlight>) -> Self {
         Self {
             tcp,
+            reader: Waker::noop().clone(),
             leftover,
             budget: READ_BUDGET,
             starved: false,
@@ -81,8 +85,11 @@ impl Stream {
         self.in_flight.release(std::mem::take(&mut self.charged));
     }
 
-    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tcp.poll_read_ready(context)
+    /// Who is woken when a read that found nothing could find something.
+    pub(super) fn reads_for(&mut self, waker: &Waker) {
+        if !self.reader.will_wake(waker) {
+            self.reader.clone_from(waker);
+        }
     }
 
     /// Where small frames are written.
@@ -166,7 +173,12 @@ impl Read for Stream {
         let most = buffer.len().min(self.budget);
         let buffer = &mut buffer[..most];
         let got = if self.leftover.is_empty() {
-            self.tcp.try_read(buffer)?
+            // Polling, not trying: after a short read it knows that the socket is empty without asking the kernel.
+            let mut into = ReadBuf::new(buffer);
+            match Pin::new(&mut self.tcp).poll_read(&mut Context::from_waker(&self.reader), &mut into) {
+                Poll::Ready(read) => read.map(|()| into.filled().len())?,
+                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+            }
         } else {
             let got = most.min(self.leftover.len());
             self.leftover.copy_to_slice(&mut buffer[..got]);
