@@ -54,7 +54,7 @@ fn what_is_no_session_is_refused_and_leaves_nothing_behind() {
     let place = Place::new();
     place.write("bad.pkl", "cos\nsystem\n(S'true'\ntR.");
     assert_eq!(place.run(&["import", "bad.pkl"]).code, 65);
-    assert_eq!(place.run(&["import", "absent.pkl"]).code, 65);
+    assert_eq!(place.run(&["import", "absent.pkl"]).code, 74);
     assert!(!place.path().join("data").exists());
 }
 

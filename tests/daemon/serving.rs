@@ -16,10 +16,10 @@ fn changed_files_are_applied_and_told_while_it_runs() {
     // The signal is answered only when the daemon looks after its settings.
     daemon.signal("-HUP");
     daemon.says("Settings read again: nothing changed");
-    place.write(".env", "SAVE_INTERVAL=60\nSAVE_INTERVAL=30\nHISTORY=5h\nSERVER_PASSWORD=canary\n");
+    place.write(".env", "SAVE_INTERVAL=60\nSAVE_INTERVAL=30\nLOG_FORMAT=json\nSERVER_PASSWORD=canary\n");
     daemon.says("SAVE_INTERVAL: 60 -> 30 (.env:2), applied");
     daemon.says("SERVER_PASSWORD: (not set) -> (hidden) (.env:4), applied");
-    daemon.says("HISTORY: 24h -> 5h (.env:3), needs a restart");
+    daemon.says("LOG_FORMAT: auto -> json (.env:3), needs a restart");
     place.write(".env", "SAVE_INTERVAL=never\n");
     daemon.says("SAVE_INTERVAL is \"never\"");
     assert_eq!(daemon.stop(), 0);

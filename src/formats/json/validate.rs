@@ -28,11 +28,14 @@ struct Scanner<'a> {
     objects: u128,
     depth: usize,
     max: usize,
+    /// Whether [`Self::next_byte`] found one the last time.
+    taken: bool,
 }
 
 /// Checks UTF-8 text. `max` is the nesting allowed (a number has 0, `[]` has 1), at most 128.
 pub(super) fn validate(text: &str, max: usize) -> Result<(), Fault> {
-    let mut scanner = Scanner { text: text.as_bytes(), at: 0, objects: 0, depth: 0, max: max.min(DEPTH_MAX) };
+    let mut scanner =
+        Scanner { text: text.as_bytes(), at: 0, objects: 0, depth: 0, max: max.min(DEPTH_MAX), taken: false };
     scanner.document()
 }
 
@@ -238,7 +241,8 @@ impl Scanner<'_> {
 
     fn next_byte(&mut self) -> Option<u8> {
         let byte = self.peek();
-        self.at += usize::from(byte.is_some());
+        self.taken = byte.is_some();
+        self.at += usize::from(self.taken);
         byte
     }
 
@@ -248,7 +252,7 @@ impl Scanner<'_> {
 
     /// As [`Self::fault`], about the character just taken.
     fn fault_before<T>(&self, expected: &'static str) -> Result<T, Fault> {
-        Err(Fault::Syntax(expected, self.at.saturating_sub(1)))
+        Err(Fault::Syntax(expected, self.at - usize::from(self.taken)))
     }
 }
 
