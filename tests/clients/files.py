@@ -227,7 +227,8 @@ async def make_backups(daemon, count):
             contents[number] = content(alice)
             await asyncio.sleep(0.05)
         resume = (alice.client, alice.branch, alice.run, alice.replica.seq)
-    names = backups(daemon.data)
+        # Before leaving, which is one more save.
+        names = backups(daemon.data)
     expect(len(names), count, "backups")
     return {name: contents[number] for number, name in enumerate(names)}, resume
 
