@@ -41,6 +41,8 @@ pub(super) struct Socket {
     pub(super) context: WebSocketContext,
     pub(super) stream: Stream,
     pub(super) format: Format,
+    /// The last read found nothing more, neither in its buffer nor in the socket.
+    pub(super) drained: bool,
 }
 
 /// Why reading stopped.
@@ -54,7 +56,12 @@ pub(super) enum ReadEnd {
 impl Socket {
     /// The next message, if one is there. Control frames are answered and returned too.
     pub(super) fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Message, ReadEnd>> {
+        // Most wakes are for writing: then this is all that reading costs.
+        if self.drained && self.stream.poll_readable(context).is_pending() {
+            return Poll::Pending;
+        }
         self.stream.reads_for(context.waker());
+        self.drained = false;
         match self.context.read(&mut self.stream) {
             Ok(message) => {
                 self.stream.settle();
@@ -63,6 +70,8 @@ impl Socket {
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 if self.stream.take_starved() {
                     context.waker().wake_by_ref();
+                } else {
+                    self.drained = true;
                 }
                 Poll::Pending
             }

@@ -156,7 +156,7 @@ impl NativeDoor {
             .max_message_size(Some(HELLO_BYTES_MAX))
             .max_frame_size(Some(HELLO_BYTES_MAX));
         let context = WebSocketContext::new(WebSocketRole::Server, Some(config));
-        let socket = Socket { context, stream, format };
+        let socket = Socket { context, stream, format, drained: false };
         if let Some(connection) = self.welcome(socket, &session, peer.address).await {
             // A task of its own: what saying hello took is given back.
             tokio::spawn(async move {

@@ -85,6 +85,11 @@ impl Stream {
         self.in_flight.release(std::mem::take(&mut self.charged));
     }
 
+    /// Whether there may be something to read; registers for when there is.
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.leftover.is_empty() { self.tcp.poll_read_ready(context).map(drop) } else { Poll::Ready(()) }
+    }
+
     /// Who is woken when a read that found nothing could find something.
     pub(super) fn reads_for(&mut self, waker: &Waker) {
         if !self.reader.will_wake(waker) {
@@ -130,7 +135,11 @@ impl Stream {
                 *slice = IoSlice::new(part);
                 parts += 1;
             }
-            match self.tcp.try_write_vectored(&slices[..parts]) {
+            let written = match &slices[..parts] {
+                [only] => self.tcp.try_write(only),
+                several => self.tcp.try_write_vectored(several),
+            };
+            match written {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(written) => {
                     *progress += written;
