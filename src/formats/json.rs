@@ -120,9 +120,14 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
 /// Checks that the text is JSON, nested at most `depth` levels (a number has 0, `[]` has 1).
 pub fn valid(text: &[u8], depth: usize) -> Result<(), JsonError> {
     let depth = depth.min(Bounds::STORED.depth);
+    check(text, depth, depth)
+}
+
+/// As [`valid`], without its bound; `told` is the limit that a refusal names.
+fn check(text: &[u8], depth: usize, told: usize) -> Result<(), JsonError> {
     let text = std::str::from_utf8(text).map_err(|error| JsonError::Syntax(error.to_string()))?;
     validate::validate(text, depth).map_err(|fault| match fault {
-        Fault::TooDeep => JsonError::TooDeep { max: depth },
+        Fault::TooDeep => JsonError::TooDeep { max: told },
         Fault::Syntax(expected, at) => JsonError::Syntax(format!("expected {expected} at byte {at}")),
     })
 }
@@ -163,10 +168,8 @@ fn parse<T: serde::de::DeserializeOwned>(text: &[u8], bounds: &Bounds, depth: us
     if text.len() > bounds.bytes {
         return Err(JsonError::TooLarge { max: bounds.bytes });
     }
+    check(text, depth, bounds.depth)?;
     let shape = shape(text);
-    if shape.depth > depth {
-        return Err(JsonError::TooDeep { max: bounds.depth });
-    }
     if shape.values > VALUES_MAX {
         return Err(JsonError::TooManyValues { max: VALUES_MAX });
     }
@@ -314,6 +317,16 @@ mod tests {
             assert!(matches!(valid(text.as_bytes(), 3), Err(JsonError::Syntax(_))), "{text}");
         }
         assert!(matches!(valid(b"\"\xff\"", 3), Err(JsonError::Syntax(_))), "not UTF-8");
+    }
+
+    #[test]
+    fn no_key_makes_something_else_of_an_object() {
+        let reserved = "{\"$serde_json::private::RawValue\":\"1\"}";
+        for result in [merge(b"{}", reserved.as_bytes(), &WIDE), merge(reserved.as_bytes(), b"{}", &WIDE)] {
+            assert!(matches!(result, Err(JsonError::Syntax(_))), "{result:?}");
+        }
+        let operations = format!(r#"[{{"op":"add","path":"/a","value":{reserved}}}]"#);
+        assert!(matches!(patched("{}", &operations), Err(JsonError::Syntax(_))));
     }
 
     #[test]

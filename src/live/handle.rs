@@ -81,8 +81,8 @@ impl Shared {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn publish_counts(&self, state: &Session) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts(state);
+    pub(super) fn publish_counts(&self, counts: Counts) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
     /// Since when there is something that is in no snapshot file (it is in the journal, and safe).
@@ -109,10 +109,11 @@ impl Shared {
     }
 }
 
-fn counts(state: &Session) -> Counts {
-    let totals = state.totals();
-    let Totals { online: users, nodes, tasks, messages, payload_bytes, .. } = totals;
-    Counts { seq: state.seq(), summary: Summary { users, nodes, tasks, messages }, payload_bytes }
+impl Counts {
+    pub(super) fn of(state: &Session) -> Self {
+        let Totals { online: users, nodes, tasks, messages, payload_bytes, .. } = state.totals();
+        Self { seq: state.seq(), summary: Summary { users, nodes, tasks, messages }, payload_bytes }
+    }
 }
 
 /// What a session starts from.
@@ -155,7 +156,7 @@ impl SessionHandle {
             meter: Meter::default(),
             mode: Mutex::default(),
             unsaved_since: Mutex::default(),
-            counts: Mutex::new(counts(&state)),
+            counts: Mutex::new(Counts::of(&state)),
             last_save: Mutex::default(),
         });
         let ear = Arc::new(Ear::new(seq));

@@ -1,6 +1,7 @@
 //! One task per session: commands in, events out; the directory of sessions and the connections that follow them.
 
 mod directory;
+mod durable_view;
 mod ear;
 mod export;
 mod handle;

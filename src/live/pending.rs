@@ -1,5 +1,6 @@
 //! What waits for the disk: events, answers and joins, each until the `seq` they depend on is durable.
 
+use super::handle::Counts;
 use super::request::{JoinError, Joined, ResumeToken};
 use super::subscriber::{Note, Subscriber};
 use super::tail;
@@ -15,8 +16,8 @@ pub(super) struct Pending {
     cost: usize,
     notes: VecDeque<(u64, Arc<Subscriber>, Note)>,
     joins: VecDeque<(u64, PendingJoin)>,
-    /// The state before each batch that is not durable yet, with the batch's first `seq`.
-    before: VecDeque<(u64, Session)>,
+    /// What the session holds at the end of each batch.
+    counts: VecDeque<Counts>,
 }
 
 /// A join whose event is not durable yet.
@@ -33,6 +34,8 @@ pub(super) struct Released {
     pub(super) events: Vec<Arc<Event>>,
     pub(super) notes: Vec<(Arc<Subscriber>, Note)>,
     pub(super) joins: Vec<PendingJoin>,
+    /// What the session held after the newest batch that is durable now.
+    pub(super) counts: Option<Counts>,
 }
 
 impl Pending {
@@ -42,9 +45,9 @@ impl Pending {
         self.events.push_back(event);
     }
 
-    /// A batch begins with this `seq`; `state` is what was before it.
-    pub(super) fn batch_begins(&mut self, first_seq: u64, state: Session) {
-        self.before.push_back((first_seq, state));
+    /// A batch has been handed to the journal, and the session holds so much with it.
+    pub(super) fn batch(&mut self, counts: Counts) {
+        self.counts.push_back(counts);
     }
 
     /// An answer that shows the state at `barrier`.
@@ -62,11 +65,6 @@ impl Pending {
         self.cost
     }
 
-    /// The newest state of which everything is durable, if `current` is not.
-    pub(super) fn durable_state<'a>(&'a self, current: &'a Session) -> &'a Session {
-        self.before.front().map_or(current, |(_, state)| state)
-    }
-
     /// Hands out what is durable now.
     pub(super) fn release(&mut self, durable: u64) -> Released {
         let durable_events = self.events.partition_point(|event| event.seq <= durable);
@@ -76,13 +74,8 @@ impl Pending {
         let notes = self.notes.drain(..durable_notes).map(|(_, subscriber, note)| (subscriber, note)).collect();
         let durable_joins = self.joins.partition_point(|(barrier, _)| *barrier <= durable);
         let joins = self.joins.drain(..durable_joins).map(|(_, join)| join).collect();
-        // A batch may become durable in parts; the state before it is still the newest that is durable as a whole.
-        while self.before.len() > 1 && self.before[1].0 <= durable + 1 {
-            self.before.pop_front();
-        }
-        if self.events.is_empty() {
-            self.before.clear();
-        }
-        Released { events, notes, joins }
+        let durable_batches = self.counts.partition_point(|counts| counts.seq <= durable);
+        let counts = self.counts.drain(..durable_batches).next_back();
+        Released { events, notes, joins, counts }
     }
 }

@@ -1,7 +1,9 @@
 //! The session task: the only place where a session's state changes. Takes requests in batches, decides and evolves
 //! each, hands the events to the journal, and shows them when they are durable.
 
+use super::durable_view::DurableView;
 use super::ear::Ear;
+use super::handle::Counts;
 use super::machine::{EventRecord, SessionMachine};
 use super::pending::{Pending, PendingJoin};
 use super::request::{Edit, JoinError, Joined, Request, ResumeToken, Start, Work};
@@ -35,6 +37,7 @@ pub(super) struct SessionTask {
     ear: Arc<Ear>,
     settings: watch::Receiver<LiveSettings>,
     pending: Pending,
+    durable: DurableView,
     /// Records decided in this turn, on their way to the journal.
     records: Vec<Record>,
     plan: SavePlan,
@@ -78,6 +81,7 @@ impl SessionTask {
     ) -> Self {
         let now = clock::instant();
         let interval = settings.borrow().save_interval;
+        let durable = origin.state.clone();
         let awaited = origin.state.online().map(|member| (member.name.clone(), now + RETURN_GRACE)).collect();
         if let Some(why) = &origin.sealed {
             shared.set_mode(Mode::ReadOnly(Arc::clone(why)));
@@ -90,6 +94,7 @@ impl SessionTask {
             ear,
             settings,
             pending: Pending::default(),
+            durable: DurableView::new(durable),
             records: Vec::new(),
             plan: SavePlan::new(interval, origin.saved, now),
             saves_awaited: Vec::new(),
@@ -128,7 +133,6 @@ impl SessionTask {
     fn turn(&mut self, batch: &mut Vec<Request>) {
         self.hear_trouble();
         let at = Timestamp(clock::now_ms());
-        let before = self.state.clone();
         for request in batch.drain(..) {
             self.take(request, at);
         }
@@ -136,7 +140,7 @@ impl SessionTask {
             self.notice_departures(at);
         }
         self.release_the_missing(at);
-        self.hand_to_journal(before);
+        self.hand_to_journal();
         self.release();
         self.hear_saved();
         self.save_if_due(at);
@@ -152,7 +156,7 @@ impl SessionTask {
             }
             Request::State { reply } => {
                 // Whoever asked may have gone.
-                _ = reply.send(self.pending.durable_state(&self.state).clone());
+                _ = reply.send(self.durable.state(self.ear.durable_seq()).clone());
             }
             Request::Save { reason, also_backup, reply } => self.save_requested(reason, also_backup, reply, at),
             Request::Drain { save, reply } => self.drain(save, reply),
@@ -172,6 +176,7 @@ impl SessionTask {
         self.state.evolve(&event);
         self.records.push(Record { seq: event.seq, body: Arc::new(EventRecord(Arc::clone(&event))) });
         self.pending.event(Arc::clone(&event));
+        self.durable.event(Arc::clone(&event));
         event.seq
     }
 
@@ -251,7 +256,7 @@ impl SessionTask {
         token: Option<ResumeToken>,
         reply: oneshot::Sender<Result<Joined, JoinError>>,
     ) {
-        let state = self.pending.durable_state(&self.state).clone();
+        let state = self.durable.state(self.ear.durable_seq()).clone();
         self.guests.push(Arc::clone(&subscriber));
         self.welcome(PendingJoin { subscriber, token, reply, state });
     }
@@ -315,16 +320,22 @@ impl SessionTask {
         }
     }
 
-    fn hand_to_journal(&mut self, before: Session) {
-        let Some(first) = self.records.first() else { return };
-        self.pending.batch_begins(first.seq, before);
+    fn hand_to_journal(&mut self) {
+        if self.records.is_empty() {
+            return;
+        }
+        self.pending.batch(Counts::of(&self.state));
         self.store.append(&self.name, std::mem::take(&mut self.records));
     }
 
     fn release(&mut self) {
         let durable = self.ear.durable_seq();
         let released = self.pending.release(durable);
+        self.durable.turned(&self.state, durable);
         let any = !released.events.is_empty();
+        if let Some(counts) = released.counts {
+            self.shared.publish_counts(counts);
+        }
         self.shared.meter.released(released.events.len() as u64);
         self.shared.tail.release(released.events);
         for (subscriber, note) in released.notes {
@@ -340,7 +351,6 @@ impl SessionTask {
         }
         if any {
             self.shared.set_unsaved(!self.plan.is_clean(self.state.seq()));
-            self.shared.publish_counts(self.pending.durable_state(&self.state));
             self.shared.subscribers.wake_all();
         }
     }
@@ -366,7 +376,6 @@ impl SessionTask {
 
     fn admit_guests(&mut self) {
         let at = Timestamp(clock::now_ms());
-        let before = self.state.clone();
         for guest in std::mem::take(&mut self.guests) {
             if let Err(rejection) = self.join_as_member(&guest, at) {
                 tracing::warn!(session = %self.name, "{} cannot stay: {rejection}", guest.name);
@@ -375,7 +384,7 @@ impl SessionTask {
                 guest.wake();
             }
         }
-        self.hand_to_journal(before);
+        self.hand_to_journal();
     }
 
     // Saving.

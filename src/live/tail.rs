@@ -30,6 +30,8 @@ impl WireFormat {
 #[derive(Debug)]
 pub struct Chunk {
     events: Vec<Arc<Event>>,
+    first_seq: u64,
+    last_seq: u64,
     cost: usize,
     frames: [OnceLock<Frames>; WIRE_FORMATS],
 }
@@ -46,16 +48,14 @@ pub struct Frames {
 impl Chunk {
     fn new(events: Vec<Arc<Event>>) -> Self {
         let cost = events.iter().map(|event| cost(event)).sum();
-        Self { events, cost, frames: Default::default() }
-    }
-
-    fn first_seq(&self) -> u64 {
-        self.events.first().map_or(u64::MAX, |event| event.seq)
+        let first_seq = events.first().map_or(u64::MAX, |event| event.seq);
+        let last_seq = events.last().map_or(0, |event| event.seq);
+        Self { events, first_seq, last_seq, cost, frames: Default::default() }
     }
 
     /// The `seq` of its newest event.
     pub fn last_seq(&self) -> u64 {
-        self.events.last().map_or(0, |event| event.seq)
+        self.last_seq
     }
 
     /// The bytes that follow `cursor`, encoded by the first who asks.
@@ -66,7 +66,7 @@ impl Chunk {
         encode: fn(&[Arc<Event>]) -> Frames,
     ) -> impl Iterator<Item = Bytes> {
         let frames = self.frames[format.0].get_or_init(|| encode(&self.events));
-        let skipped = self.events.partition_point(|event| event.seq <= cursor);
+        let skipped = if cursor < self.first_seq { 0 } else { self.events.partition_point(|event| event.seq <= cursor) };
         let (part, offset) = frames.starts.get(skipped).copied().unwrap_or((frames.parts.len(), 0));
         let head = frames.parts.get(part).map(|bytes| bytes.slice(offset..));
         head.into_iter().chain(frames.parts.iter().skip(part + 1).cloned())
@@ -83,8 +83,13 @@ pub(super) fn cost(event: &Event) -> usize {
 pub enum Following {
     /// Nothing new.
     Nothing,
-    /// These chunks; the first may begin before the cursor.
-    Chunks(Vec<Arc<Chunk>>),
+    /// This chunk; it may begin before the cursor.
+    Chunk {
+        /// The events.
+        chunk: Arc<Chunk>,
+        /// There is nothing newer at the moment.
+        newest: bool,
+    },
     /// The cursor is older than the tail: the reader needs the state again.
     Gone,
 }
@@ -159,30 +164,27 @@ impl Tail {
     /// Whether everything after `cursor` is still here.
     pub fn reaches(&self, cursor: u64) -> bool {
         let inner = self.lock();
-        cursor >= inner.head || inner.chunks.front().is_some_and(|oldest| oldest.first_seq() <= cursor + 1)
+        cursor >= inner.head || inner.chunks.front().is_some_and(|oldest| oldest.first_seq <= cursor + 1)
     }
 
-    /// What follows `cursor`: up to about `budget` bytes, at least one chunk if there is one.
-    pub fn after(&self, cursor: u64, budget: usize) -> Following {
+    /// The chunk that follows `cursor`.
+    pub fn after(&self, cursor: u64) -> Following {
         let inner = self.lock();
         if cursor >= inner.head {
             return Following::Nothing;
         }
-        let next = inner.chunks.partition_point(|chunk| chunk.last_seq() <= cursor);
-        let Some(first) = inner.chunks.get(next) else { return Following::Gone };
-        if first.first_seq() > cursor + 1 {
-            return Following::Gone;
-        }
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        for chunk in inner.chunks.iter().skip(next) {
-            bytes += chunk.cost;
-            taken.push(Arc::clone(chunk));
-            if bytes >= budget {
-                break;
+        // Nearly every reader wants the newest; looking for it among thousands would cost more than writing it.
+        let newest = inner.chunks.len().saturating_sub(1);
+        let next = match inner.chunks.back() {
+            Some(chunk) if chunk.first_seq <= cursor + 1 => newest,
+            Some(_) | None => inner.chunks.partition_point(|chunk| chunk.last_seq <= cursor),
+        };
+        match inner.chunks.get(next) {
+            Some(chunk) if chunk.first_seq <= cursor + 1 => {
+                Following::Chunk { chunk: Arc::clone(chunk), newest: next == newest }
             }
+            Some(_) | None => Following::Gone,
         }
-        Following::Chunks(taken)
     }
 }
 
@@ -206,14 +208,14 @@ mod tests {
     }
 
     fn read(tail: &Tail, cursor: u64) -> String {
-        match tail.after(cursor, usize::MAX) {
+        match tail.after(cursor) {
             Following::Nothing => "nothing".to_owned(),
             Following::Gone => "gone".to_owned(),
-            Following::Chunks(chunks) => chunks
-                .iter()
-                .flat_map(|chunk| chunk.bytes_after(cursor, WireFormat::NATIVE_JSON, encode))
-                .map(|part| String::from_utf8(part.to_vec()).unwrap())
-                .collect(),
+            Following::Chunk { chunk, newest } => {
+                let parts = chunk.bytes_after(cursor, WireFormat::NATIVE_JSON, encode);
+                let text: String = parts.map(|part| String::from_utf8(part.to_vec()).unwrap()).collect();
+                if newest { text } else { text + &read(tail, chunk.last_seq()) }
+            }
         }
     }
 

@@ -310,17 +310,20 @@ impl Connection {
             Format::Json => (WireFormat::NATIVE_JSON, encode::events_json),
             Format::Binary => (WireFormat::NATIVE_BINARY, encode::events_binary),
         };
-        match self.membership.shared().tail.after(self.cursor, WRITE_AHEAD) {
-            Following::Nothing => Ok(false),
-            Following::Gone => Err(Turn::Behind),
-            Following::Chunks(chunks) => {
-                for chunk in chunks {
+        while self.socket.stream.waiting() < WRITE_AHEAD {
+            match self.membership.shared().tail.after(self.cursor) {
+                Following::Nothing => return Ok(false),
+                Following::Gone => return Err(Turn::Behind),
+                Following::Chunk { chunk, newest } => {
                     self.socket.stream.push(chunk.bytes_after(self.cursor, slot, encode));
                     self.cursor = chunk.last_seq();
+                    if newest {
+                        return Ok(false);
+                    }
                 }
-                Ok(true)
             }
         }
+        Ok(true)
     }
 
     fn fill_presence(&mut self) {

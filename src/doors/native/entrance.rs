@@ -33,7 +33,7 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role as WebSocketRole, WebSocketConfig, WebSocketContext};
 
 /// Read buffer of a connection: tungstenite's own default costs 128 KiB each.
-const READ_BUFFER: usize = 4 << 10;
+const READ_BUFFER: usize = 2 << 10;
 
 /// Settings that the door follows while it runs.
 #[derive(Debug, Clone)]

@@ -129,17 +129,7 @@ impl Stream {
     pub(super) fn poll_write_out(&mut self, context: &mut Context<'_>, progress: &mut usize) -> Poll<io::Result<()>> {
         self.close_own();
         while !self.queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); PARTS_PER_WRITE];
-            let mut parts = 0;
-            for (slice, part) in slices.iter_mut().zip(&self.queue) {
-                *slice = IoSlice::new(part);
-                parts += 1;
-            }
-            let written = match &slices[..parts] {
-                [only] => self.tcp.try_write(only),
-                several => self.tcp.try_write_vectored(several),
-            };
-            match written {
+            match self.try_write() {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(written) => {
                     *progress += written;
@@ -152,6 +142,19 @@ impl Stream {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn try_write(&self) -> io::Result<usize> {
+        if let (Some(only), 1) = (self.queue.front(), self.queue.len()) {
+            return self.tcp.try_write(only);
+        }
+        let mut slices = [IoSlice::new(&[]); PARTS_PER_WRITE];
+        let mut parts = 0;
+        for (slice, part) in slices.iter_mut().zip(&self.queue) {
+            *slice = IoSlice::new(part);
+            parts += 1;
+        }
+        self.tcp.try_write_vectored(&slices[..parts])
     }
 
     fn advance(&mut self, mut written: usize) {

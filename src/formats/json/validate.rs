@@ -39,6 +39,19 @@ pub(super) fn validate(text: &str, max: usize) -> Result<(), Fault> {
     scanner.document()
 }
 
+/// Begins the keys by which the parser, here and in other people's programs, passes itself messages: an object that has
+/// one is read as something else than it says.
+const RESERVED: &str = "$serde_json::private::";
+
+/// Whether a key, as it is written between its quotes, is one of those.
+fn is_reserved(key: &[u8]) -> bool {
+    if !key.contains(&b'\\') {
+        return key.starts_with(RESERVED.as_bytes());
+    }
+    let quoted = [b"\"", key, b"\""].concat();
+    serde_json::from_slice::<String>(&quoted).is_ok_and(|key| key.starts_with(RESERVED))
+}
+
 impl Scanner<'_> {
     fn document(&mut self) -> Result<(), Fault> {
         loop {
@@ -121,7 +134,12 @@ impl Scanner<'_> {
         if self.next_byte() != Some(b'"') {
             return self.fault_before("a key");
         }
+        let begin = self.at;
         self.string()?;
+        let key = &self.text[begin..self.at - 1];
+        if matches!(key.first(), Some(b'$' | b'\\')) && is_reserved(key) {
+            return self.fault("another key before");
+        }
         self.skip_space();
         if self.next_byte() == Some(b':') { Ok(()) } else { self.fault_before("a colon") }
     }
@@ -309,6 +327,19 @@ mod tests {
         ] {
             assert_eq!(validate(text, 8).is_ok(), good, "{text}");
             assert_eq!(accepted_by_the_parser(text), good, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_that_mean_something_to_the_parser_are_refused() {
+        for text in [
+            "{\"$serde_json::private::RawValue\":\"1\"}",
+            "[{\"a\":{\"\\u0024serde_json::private::RawValue\":\"[]\"}}]",
+        ] {
+            assert!(matches!(validate(text, 8), Err(Fault::Syntax(..))), "{text}");
+        }
+        for text in ["{\"$serde\":\"$serde_json::private::RawValue\"}", "{\"\\u0024\":1}"] {
+            assert_eq!(validate(text, 8), Ok(()), "{text}");
         }
     }
 
