@@ -337,10 +337,10 @@ impl SessionTask {
             self.shared.publish_counts(counts);
         }
         self.shared.meter.released(released.events.len() as u64);
-        self.shared.tail.release(released.events);
+        let chunk = self.shared.tail.release(released.events);
         for (subscriber, note) in released.notes {
             subscriber.leave(note);
-            // With events there, everybody is woken below: one wake, hence one write, for both.
+            // With events there, both go in one write: below.
             if !any {
                 subscriber.wake();
             }
@@ -349,9 +349,9 @@ impl SessionTask {
             tracing::info!(session = %self.name, "{} joined as {:?}", join.subscriber.name, join.subscriber.role);
             self.welcome(join);
         }
-        if any {
+        if let Some(chunk) = chunk {
             self.shared.set_unsaved(!self.plan.is_clean(self.state.seq()));
-            self.shared.subscribers.wake_all();
+            self.shared.subscribers.bring(&chunk);
         }
     }
 

@@ -1,9 +1,10 @@
 //! Subscribers: what a session task and a connection share. The task leaves notes and wakes; the connection reads.
 
+use super::tail::Chunk;
 use crate::session::{ClientId, MemberName, Rejection, Role};
 use futures_util::task::AtomicWaker;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 /// Something for one connection that is not in the log.
@@ -61,6 +62,13 @@ pub enum Closing {
     Replaced,
 }
 
+/// Writes new events straight to a connection that waits for nothing else.
+pub trait Courier: Send + Sync + std::fmt::Debug {
+    /// Writes what the connection has not had of the newest chunk, without waiting. `false` = the connection must be
+    /// woken: it is busy, or behind, or could not take all of it.
+    fn carry(&self, chunk: &Chunk) -> bool;
+}
+
 /// One connection, as its session sees it.
 #[derive(Debug)]
 pub struct Subscriber {
@@ -73,6 +81,8 @@ pub struct Subscriber {
     /// A number that no other connection of this daemon has.
     pub connection: u64,
     notes: Mutex<Vec<Note>>,
+    noted: AtomicBool,
+    courier: OnceLock<Arc<dyn Courier>>,
     woken: AtomicBool,
     waker: AtomicWaker,
     gone: AtomicBool,
@@ -89,6 +99,8 @@ impl Subscriber {
             client,
             connection: NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed),
             notes: Mutex::default(),
+            noted: AtomicBool::new(false),
+            courier: OnceLock::new(),
             woken: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             gone: AtomicBool::new(false),
@@ -98,11 +110,30 @@ impl Subscriber {
     /// Leaves a note, without waking. At most one per unanswered operation and a few more, hence bounded.
     pub(super) fn leave(&self, note: Note) {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+        self.noted.store(true, Ordering::Release);
     }
 
     /// Takes all notes, oldest first.
     pub fn take_notes(&self) -> Vec<Note> {
+        if !self.noted.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
         std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says who writes new events straight to the connection.
+    pub fn set_courier(&self, courier: Arc<dyn Courier>) {
+        // There is one connection, and it says so once.
+        _ = self.courier.set(courier);
+    }
+
+    /// New events: written at once if the connection waits for nothing else, otherwise it is woken.
+    pub(super) fn bring(&self, chunk: &Chunk) {
+        let written =
+            !self.noted.load(Ordering::Acquire) && self.courier.get().is_some_and(|courier| courier.carry(chunk));
+        if !written {
+            self.wake();
+        }
     }
 
     /// Says that there is something to read: notes, events or presence.

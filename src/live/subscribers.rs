@@ -1,7 +1,11 @@
 //! The connections that follow one session.
 
 use super::subscriber::{Note, Subscriber};
+use super::tail::Chunk;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Connections to which the session task itself writes: a system call each, which would hold up a large session.
+const CARRIED_MAX: usize = 64;
 
 /// The connections that follow one session. Bounded by the session's member limit.
 #[derive(Debug, Default)]
@@ -39,6 +43,18 @@ impl Subscribers {
     pub fn wake_all(&self) {
         for subscriber in self.lock().iter() {
             subscriber.wake();
+        }
+    }
+
+    /// Brings every connection the newest events. Beyond a few, connections are woken instead: they share the work.
+    pub(super) fn bring(&self, chunk: &Chunk) {
+        let all = self.lock();
+        let (few, others) = all.split_at(all.len().min(CARRIED_MAX));
+        for subscriber in others {
+            subscriber.wake();
+        }
+        for subscriber in few {
+            subscriber.bring(chunk);
         }
     }
 

@@ -6,7 +6,7 @@
 use crate::session::Event;
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many wire formats may encode events: each door claims its own slots.
 const WIRE_FORMATS: usize = 4;
@@ -33,7 +33,7 @@ pub struct Chunk {
     first_seq: u64,
     last_seq: u64,
     cost: usize,
-    frames: [OnceLock<Frames>; WIRE_FORMATS],
+    frames: [Mutex<Option<Arc<Frames>>>; WIRE_FORMATS],
 }
 
 /// Encoded and framed events of one chunk.
@@ -58,6 +58,36 @@ impl Chunk {
         self.last_seq
     }
 
+    /// The bytes that follow `cursor` if they lie in one part, encoded by the first who asks. `None` also if something is
+    /// missing between the cursor and this chunk.
+    pub fn only_part(&self, cursor: u64, format: WireFormat, encode: fn(&[Arc<Event>]) -> Frames) -> Option<Bytes> {
+        if cursor + 1 < self.first_seq {
+            return None;
+        }
+        let frames = self.frames(format, encode);
+        match (&frames.parts[..], frames.starts.get(self.skipped(cursor))) {
+            ([only], Some((0, offset))) => Some(only.slice(offset..)),
+            _ => None,
+        }
+    }
+
+    fn frames(&self, format: WireFormat, encode: fn(&[Arc<Event>]) -> Frames) -> Arc<Frames> {
+        let mut frames = self.frames[format.0].lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(frames.get_or_insert_with(|| Arc::new(encode(&self.events))))
+    }
+
+    /// Lets go of the encoded events: nearly everybody has had them, and whoever comes later has them encoded again.
+    fn forget_frames(&self) {
+        for frames in &self.frames {
+            *frames.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// How many of its events are not after `cursor`.
+    fn skipped(&self, cursor: u64) -> usize {
+        if cursor < self.first_seq { 0 } else { self.events.partition_point(|event| event.seq <= cursor) }
+    }
+
     /// The bytes that follow `cursor`, encoded by the first who asks.
     pub fn bytes_after(
         &self,
@@ -65,13 +95,17 @@ impl Chunk {
         format: WireFormat,
         encode: fn(&[Arc<Event>]) -> Frames,
     ) -> impl Iterator<Item = Bytes> {
-        let frames = self.frames[format.0].get_or_init(|| encode(&self.events));
-        let skipped = if cursor < self.first_seq { 0 } else { self.events.partition_point(|event| event.seq <= cursor) };
+        let frames = self.frames(format, encode);
+        let skipped = self.skipped(cursor);
         let (part, offset) = frames.starts.get(skipped).copied().unwrap_or((frames.parts.len(), 0));
         let head = frames.parts.get(part).map(|bytes| bytes.slice(offset..));
-        head.into_iter().chain(frames.parts.iter().skip(part + 1).cloned())
+        let rest = (part + 1..frames.parts.len()).map(move |part| frames.parts[part].clone());
+        head.into_iter().chain(rest)
     }
 }
+
+/// Chunks that are kept in their encoded form too. Memory that is soon used again is memory that is already there.
+const ENCODED_MAX: usize = 4;
 
 /// About how much memory an event holds on to, its encoded form included.
 pub(super) fn cost(event: &Event) -> usize {
@@ -140,18 +174,22 @@ impl Tail {
         self.lock().head
     }
 
-    /// Releases events that are durable now; forgets the oldest beyond the limits.
-    pub fn release(&self, events: Vec<Arc<Event>>) {
+    /// Releases events that are durable now, and returns them as a chunk if there are any; forgets the oldest beyond the
+    /// limits.
+    pub fn release(&self, events: Vec<Arc<Event>>) -> Option<Arc<Chunk>> {
         if events.is_empty() {
-            return;
+            return None;
         }
-        let chunk = Chunk::new(events);
+        let chunk = Arc::new(Chunk::new(events));
         let mut forgotten = Vec::new();
         let mut inner = self.lock();
         inner.head = chunk.last_seq();
         inner.bytes += chunk.cost;
         inner.events += chunk.events.len();
-        inner.chunks.push_back(Arc::new(chunk));
+        inner.chunks.push_back(Arc::clone(&chunk));
+        if let Some(older) = inner.chunks.iter().rev().nth(ENCODED_MAX) {
+            older.forget_frames();
+        }
         while inner.chunks.len() > 1 && (inner.bytes > self.limits.bytes || inner.events > self.limits.events) {
             let Some(oldest) = inner.chunks.pop_front() else { break };
             inner.bytes -= oldest.cost;
@@ -159,6 +197,7 @@ impl Tail {
             forgotten.push(oldest);
         }
         drop(inner);
+        Some(chunk)
     }
 
     /// Whether everything after `cursor` is still here.

@@ -3,6 +3,7 @@
 use super::encode;
 use super::frame::Format;
 use super::message::{BadMessage, Incoming};
+use super::outbox::Behind;
 use super::pace::Pace;
 use super::replies::{self, Outgoing};
 use super::state_parts::StateParts;
@@ -10,7 +11,7 @@ use super::stream::Stream;
 use super::translate::{self, ClientMessage};
 use super::{CloseReason, PENDING_MAX, PRESENCE_BYTES_MAX};
 use crate::formats::json;
-use crate::live::{Closing, Edit, Following, Membership, Note, WireFormat, Work};
+use crate::live::{Closing, Edit, Membership, Note, WireFormat, Work};
 use crate::ops::clock;
 use std::io::{self, Read as _};
 use std::pin::Pin;
@@ -89,8 +90,7 @@ impl Socket {
         let frame = tungstenite::protocol::CloseFrame { code: reason.code().into(), reason: reason.text().into() };
         // Already closed is closed.
         _ = self.context.close(&mut self.stream, Some(frame));
-        let mut progress = 0;
-        let written = std::future::poll_fn(|context| self.stream.poll_write_out(context, &mut progress));
+        let written = std::future::poll_fn(|context| self.stream.poll_write_out(context));
         if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), written).await {
             self.linger().await;
         }
@@ -147,8 +147,6 @@ pub(super) struct Connection {
     socket: Socket,
     membership: Membership,
     pace: Pace,
-    /// Everything up to this event has been handed to the socket.
-    cursor: u64,
     /// A state that is being sent; events wait until it is through.
     parts: Option<StateParts>,
     presence_seen: u64,
@@ -157,7 +155,8 @@ pub(super) struct Connection {
     inbound: Vec<Message>,
     heartbeat: Pin<Box<Sleep>>,
     pings_unanswered: u32,
-    last_progress: Instant,
+    /// How often the socket had taken something when it was last looked at, and since when it has not.
+    progress: (u64, Instant),
 }
 
 /// What a turn at the socket led to.
@@ -176,7 +175,6 @@ impl Connection {
             socket,
             membership,
             pace,
-            cursor: 0,
             parts: None,
             presence_seen: 0,
             last_op: 0,
@@ -184,18 +182,18 @@ impl Connection {
             inbound: Vec::new(),
             heartbeat: Box::pin(tokio::time::sleep(HEARTBEAT)),
             pings_unanswered: 0,
-            last_progress: clock::instant(),
+            progress: (0, clock::instant()),
         }
     }
 
     /// Continues after this event.
     pub(super) fn resume_after(&mut self, seq: u64) {
-        self.cursor = seq;
+        self.socket.stream.outbox().begin_after(seq);
     }
 
     /// Begins with this state.
     pub(super) fn begin_with(&mut self, parts: StateParts) {
-        self.cursor = parts.seq();
+        self.socket.stream.outbox().begin_after(parts.seq());
         self.parts = Some(parts);
     }
 
@@ -217,6 +215,7 @@ impl Connection {
             }
         };
         let Self { socket, membership, .. } = self;
+        socket.stream.outbox().retire();
         drop(membership);
         if let Some(reason) = reason {
             socket.close(reason).await;
@@ -269,12 +268,7 @@ impl Connection {
                 Ok(more) => more,
                 Err(turn) => return Poll::Ready(turn),
             };
-            let mut progress = 0;
-            let written = self.socket.stream.poll_write_out(context, &mut progress);
-            if progress > 0 {
-                self.last_progress = clock::instant();
-            }
-            match written {
+            match self.socket.stream.poll_write_out(context) {
                 Poll::Ready(Ok(())) if more => {}
                 Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(Turn::Over(None)),
@@ -300,30 +294,11 @@ impl Connection {
             }
             return Ok(true);
         }
-        let events = self.fill_events()?;
+        self.socket.stream.close_own();
+        let tail = &self.membership.shared().tail;
+        let more = self.socket.stream.outbox().follow(tail, WRITE_AHEAD).map_err(|Behind| Turn::Behind)?;
         self.fill_presence();
-        Ok(events)
-    }
-
-    fn fill_events(&mut self) -> Result<bool, Turn> {
-        let (slot, encode): (_, fn(&[_]) -> _) = match self.socket.format {
-            Format::Json => (WireFormat::NATIVE_JSON, encode::events_json),
-            Format::Binary => (WireFormat::NATIVE_BINARY, encode::events_binary),
-        };
-        while self.socket.stream.waiting() < WRITE_AHEAD {
-            match self.membership.shared().tail.after(self.cursor) {
-                Following::Nothing => return Ok(false),
-                Following::Gone => return Err(Turn::Behind),
-                Following::Chunk { chunk, newest } => {
-                    self.socket.stream.push(chunk.bytes_after(self.cursor, slot, encode));
-                    self.cursor = chunk.last_seq();
-                    if newest {
-                        return Ok(false);
-                    }
-                }
-            }
-        }
-        Ok(true)
+        Ok(more)
     }
 
     fn fill_presence(&mut self) {
@@ -372,7 +347,10 @@ impl Connection {
         if self.pings_unanswered >= 2 {
             return Some(CloseReason::Silent);
         }
-        if self.socket.stream.waiting() > 0 && now.duration_since(self.last_progress) >= STALLED {
+        let (waiting, progress) = self.socket.stream.outbox().progress();
+        if waiting == 0 || progress != self.progress.0 {
+            self.progress = (progress, now);
+        } else if now.duration_since(self.progress.1) >= STALLED {
             return Some(CloseReason::TooSlow);
         }
         self.pings_unanswered += 1;

@@ -77,7 +77,12 @@ pub(super) struct Object {
 impl Object {
     /// A message of this type.
     pub(super) fn begin(format: Format, kind: &str) -> Self {
-        let mut object = Self { body: Body::new(format), first: true };
+        Self::about(format, kind, 0)
+    }
+
+    /// A message of this type and of about this many bytes.
+    fn about(format: Format, kind: &str, bytes: usize) -> Self {
+        let mut object = Self { body: Body::about(format, bytes), first: true };
         object.open();
         object.field("type", kind);
         object
@@ -176,7 +181,7 @@ fn ids(ids: &[NodeId]) -> Vec<&str> {
 }
 
 fn event_body(format: Format, event: &Event) -> Body {
-    let mut object = Object::begin(format, "event");
+    let mut object = Object::about(format, "event", event.size_hint());
     object.field("seq", &event.seq);
     object.field("at", &event.at.0);
     object.field("author", event.author.as_str());

@@ -4,6 +4,7 @@ use super::connection::{Connection, ReadEnd, Socket};
 use super::encode::role_name;
 use super::frame::Format;
 use super::message::{Hello, Incoming, hex_id};
+use super::outbox::Outbox;
 use super::pace::Pace;
 use super::replies::{Outgoing, Welcome, mode_words};
 use super::state_parts::StateParts;
@@ -149,7 +150,7 @@ impl NativeDoor {
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
         // A copy, because even an empty rest would keep the HTTP server's read buffer.
         let leftover = Bytes::copy_from_slice(&parts.read_buf);
-        let stream = Stream::new(parts.io.into_inner(), leftover, Arc::clone(&self.in_flight));
+        let stream = Stream::new(parts.io.into_inner(), format, leftover, Arc::clone(&self.in_flight));
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -206,6 +207,7 @@ impl NativeDoor {
         };
         socket.say(&Outgoing::Welcome(&welcome));
         let pace = Pace::new(settings.ops_per_second, settings.ops_burst, clock::instant());
+        subscriber.set_courier(Arc::<Outbox>::clone(socket.stream.outbox()));
         let mut connection = Connection::new(socket, membership, pace);
         match joined.start {
             Start::Resumed(seq) => connection.resume_after(seq),
@@ -295,9 +297,8 @@ async fn hello(socket: &mut Socket) -> Result<Hello, Option<Refused>> {
     let message = loop {
         socket.stream.refill();
         let message = std::future::poll_fn(|context| {
-            let mut progress = 0;
             // Pongs, if any; a socket that cannot take them will time out.
-            _ = socket.stream.poll_write_out(context, &mut progress);
+            _ = socket.stream.poll_write_out(context);
             socket.poll_message(context)
         });
         match message.await {

@@ -6,6 +6,9 @@ use bytes::Bytes;
 /// Payloads below this are copied next to their header; larger ones stay shared parts of their own.
 const SHARE_FROM: usize = 4 << 10;
 
+/// Bytes of the longest frame header and of the length before a binary message's text.
+const HEADER_MAX: usize = 14;
+
 /// Which of the two native formats a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
@@ -23,7 +26,13 @@ pub(super) struct Body {
 
 impl Body {
     pub(super) fn new(format: Format) -> Self {
-        Self { format, text: Vec::with_capacity(256), splices: Vec::new(), raw: Vec::new() }
+        Self::about(format, 0)
+    }
+
+    /// A body of about this many bytes.
+    pub(super) fn about(format: Format, bytes: usize) -> Self {
+        let text = Vec::with_capacity(256 + bytes.min(2 * SHARE_FROM));
+        Self { format, text, splices: Vec::new(), raw: Vec::new() }
     }
 
     pub(super) fn format(&self) -> Format {
@@ -70,6 +79,7 @@ impl FrameWriter {
     /// Frames one message.
     pub(super) fn message(&mut self, body: Body) {
         self.frames.starts.push((self.frames.parts.len(), self.open.len()));
+        self.open.reserve(HEADER_MAX + body.text.len());
         match body.format {
             Format::Json => frame_header(&mut self.open, 0x1, body.len()),
             Format::Binary => {

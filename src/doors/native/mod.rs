@@ -7,6 +7,7 @@ mod frame;
 #[cfg(test)]
 mod fuzz;
 mod message;
+mod outbox;
 mod pace;
 mod replies;
 pub mod schema;

@@ -1,21 +1,20 @@
 //! The connection's stream: tungstenite reads from it; everything that is written goes through one outbox, so that
 //! pongs, answers and events leave in the same system call.
 
+use super::frame::Format;
+use super::outbox::Outbox;
 use bytes::{Buf, Bytes};
-use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 
 /// Bytes read in one turn before others get theirs.
 const READ_BUDGET: usize = 256 << 10;
-
-/// Parts written in one system call.
-const PARTS_PER_WRITE: usize = 64;
 
 /// Bytes of unfinished messages that all connections of the daemon hold together.
 #[derive(Debug)]
@@ -41,7 +40,8 @@ impl InFlight {
 
 /// A socket with an outbox.
 pub(super) struct Stream {
-    tcp: TcpStream,
+    tcp: OwnedReadHalf,
+    outbox: Arc<Outbox>,
     reader: Waker,
     /// What the HTTP server had read already.
     leftover: Bytes,
@@ -50,13 +50,13 @@ pub(super) struct Stream {
     charged: usize,
     in_flight: Arc<InFlight>,
     own: Vec<u8>,
-    queue: VecDeque<Bytes>,
-    queued: usize,
 }
 
 impl Stream {
-    pub(super) fn new(tcp: TcpStream, leftover: Bytes, in_flight: Arc<InFlight>) -> Self {
+    pub(super) fn new(tcp: TcpStream, format: Format, leftover: Bytes, in_flight: Arc<InFlight>) -> Self {
+        let (tcp, write) = tcp.into_split();
         Self {
+            outbox: Arc::new(Outbox::new(write, format)),
             tcp,
             reader: Waker::noop().clone(),
             leftover,
@@ -65,8 +65,6 @@ impl Stream {
             charged: 0,
             in_flight,
             own: Vec::new(),
-            queue: VecDeque::new(),
-            queued: 0,
         }
     }
 
@@ -87,7 +85,7 @@ impl Stream {
 
     /// Whether there may be something to read; registers for when there is.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.leftover.is_empty() { self.tcp.poll_read_ready(context).map(drop) } else { Poll::Ready(()) }
+        if self.leftover.is_empty() { self.tcp.as_ref().poll_read_ready(context).map(drop) } else { Poll::Ready(()) }
     }
 
     /// Who is woken when a read that found nothing could find something.
@@ -105,73 +103,38 @@ impl Stream {
     /// Queues whole frames that are shared with other connections.
     pub(super) fn push(&mut self, frames: impl Iterator<Item = Bytes>) {
         self.close_own();
-        for part in frames.filter(|part| !part.is_empty()) {
-            self.queued += part.len();
-            self.queue.push_back(part);
-        }
+        self.outbox.push(frames);
     }
 
-    fn close_own(&mut self) {
+    /// What is written to the socket, and what the session may write itself.
+    pub(super) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// Queues our own small frames: what is queued next comes after them.
+    pub(super) fn close_own(&mut self) {
         if !self.own.is_empty() {
             let own = Bytes::from(std::mem::take(&mut self.own));
-            self.queued += own.len();
-            self.queue.push_back(own);
+            self.outbox.push(std::iter::once(own));
         }
     }
 
     /// Bytes that wait to be written.
     pub(super) fn waiting(&self) -> usize {
-        self.queued + self.own.len()
+        self.outbox.bytes() + self.own.len()
     }
 
-    /// Writes what waits, as far as the socket takes it. Ready with the number of bytes when nothing is left;
-    /// `Pending` remembers to wake when the socket takes more, and counts what it took in `progress`.
-    pub(super) fn poll_write_out(&mut self, context: &mut Context<'_>, progress: &mut usize) -> Poll<io::Result<()>> {
+    /// Writes what waits, as far as the socket takes it. Ready when nothing is left; `Pending` remembers to wake when
+    /// the socket takes more.
+    pub(super) fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.close_own();
-        while !self.queue.is_empty() {
-            match self.try_write() {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(written) => {
-                    *progress += written;
-                    self.advance(written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.tcp.poll_write_ready(context))?;
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn try_write(&self) -> io::Result<usize> {
-        if let (Some(only), 1) = (self.queue.front(), self.queue.len()) {
-            return self.tcp.try_write(only);
-        }
-        let mut slices = [IoSlice::new(&[]); PARTS_PER_WRITE];
-        let mut parts = 0;
-        for (slice, part) in slices.iter_mut().zip(&self.queue) {
-            *slice = IoSlice::new(part);
-            parts += 1;
-        }
-        self.tcp.try_write_vectored(&slices[..parts])
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.queued -= written;
-        while let Some(front) = self.queue.front_mut() {
-            if written < front.len() {
-                front.advance(written);
-                return;
-            }
-            written -= front.len();
-            self.queue.pop_front();
-        }
+        self.outbox.poll_write(self.tcp.as_ref(), context)
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.outbox.retire();
         self.settle();
     }
 }

@@ -19,6 +19,9 @@ use crate::storage::Trouble;
 /// Told when a control record is durable, or why it may not be.
 pub(super) type Reply = SyncSender<Result<(), Trouble>>;
 
+/// About how much the head of a group of records takes.
+const GROUP_HEAD: usize = 128;
+
 /// Pieces of one blob that are written with one sync when nobody else has anything to write.
 const PIECES_ALONE: usize = 4;
 
@@ -240,6 +243,7 @@ impl Batch {
             return None;
         }
         let before = self.payload.len();
+        self.payload.reserve(GROUP_HEAD + RECORD_HEAD + record.body.size_hint());
         let mut too_long = None;
         let limit = self.chunk_bytes;
         self.put(session, branch, seq, None, |out| {
