@@ -27,6 +27,6 @@ pub use meter::{Meter, Reading};
 pub use presence::{PresenceBoard, Signal};
 pub use request::{Edit, JoinError, Joined, ResumeToken, Start, Work};
 pub use seed::{SeedError, SeedStep, seed};
-pub use subscriber::{Closing, Courier, Mode, Note, Refusal, Subscriber};
+pub use subscriber::{Carried, Closing, Courier, Mode, Note, Refusal, Subscriber};
 pub use subscribers::Subscribers;
-pub use tail::{Chunk, Following, Frames, Tail, TailLimits, WireFormat};
+pub use tail::{Chunk, EncodeEvents, Following, Frames, Tail, TailLimits, WireFormat};

@@ -64,9 +64,19 @@ pub enum Closing {
 
 /// Writes new events straight to a connection that waits for nothing else.
 pub trait Courier: Send + Sync + std::fmt::Debug {
-    /// Writes what the connection has not had of the newest chunk, without waiting. `false` = the connection must be
-    /// woken: it is busy, or behind, or could not take all of it.
-    fn carry(&self, chunk: &Chunk) -> bool;
+    /// Writes these notes and what the connection has not had of the newest chunk, without waiting.
+    fn carry(&self, notes: &[Note], chunk: &Chunk) -> Carried;
+}
+
+/// How far a courier has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// Everything is written.
+    All,
+    /// The connection has it, but must be woken to write the rest.
+    Begun,
+    /// Nothing has changed: the connection must be woken. It is busy, or behind, or this is not for a courier.
+    Nothing,
 }
 
 /// One connection, as its session sees it.
@@ -129,11 +139,23 @@ impl Subscriber {
 
     /// New events: written at once if the connection waits for nothing else, otherwise it is woken.
     pub(super) fn bring(&self, chunk: &Chunk) {
-        let written =
-            !self.noted.load(Ordering::Acquire) && self.courier.get().is_some_and(|courier| courier.carry(chunk));
-        if !written {
+        let carried = self.courier.get().map_or(Carried::Nothing, |courier| self.carry(&**courier, chunk));
+        if carried != Carried::All {
             self.wake();
         }
+    }
+
+    fn carry(&self, courier: &dyn Courier, chunk: &Chunk) -> Carried {
+        if !self.noted.load(Ordering::Acquire) {
+            return courier.carry(&[], chunk);
+        }
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let carried = courier.carry(&notes, chunk);
+        if carried != Carried::Nothing {
+            notes.clear();
+            self.noted.store(false, Ordering::Release);
+        }
+        carried
     }
 
     /// Says that there is something to read: notes, events or presence.

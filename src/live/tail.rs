@@ -26,6 +26,9 @@ impl WireFormat {
     pub const NATIVE_BINARY: Self = Self(1);
 }
 
+/// Encodes and frames events for one wire format.
+pub type EncodeEvents = fn(&[Arc<Event>]) -> Frames;
+
 /// Events that became durable together, in order.
 #[derive(Debug)]
 pub struct Chunk {
@@ -60,7 +63,7 @@ impl Chunk {
 
     /// The bytes that follow `cursor` if they lie in one part, encoded by the first who asks. `None` also if something is
     /// missing between the cursor and this chunk.
-    pub fn only_part(&self, cursor: u64, format: WireFormat, encode: fn(&[Arc<Event>]) -> Frames) -> Option<Bytes> {
+    pub fn only_part(&self, cursor: u64, format: WireFormat, encode: EncodeEvents) -> Option<Bytes> {
         if cursor + 1 < self.first_seq {
             return None;
         }
@@ -71,7 +74,7 @@ impl Chunk {
         }
     }
 
-    fn frames(&self, format: WireFormat, encode: fn(&[Arc<Event>]) -> Frames) -> Arc<Frames> {
+    fn frames(&self, format: WireFormat, encode: EncodeEvents) -> Arc<Frames> {
         let mut frames = self.frames[format.0].lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(frames.get_or_insert_with(|| Arc::new(encode(&self.events))))
     }
@@ -89,12 +92,7 @@ impl Chunk {
     }
 
     /// The bytes that follow `cursor`, encoded by the first who asks.
-    pub fn bytes_after(
-        &self,
-        cursor: u64,
-        format: WireFormat,
-        encode: fn(&[Arc<Event>]) -> Frames,
-    ) -> impl Iterator<Item = Bytes> {
+    pub fn bytes_after(&self, cursor: u64, format: WireFormat, encode: EncodeEvents) -> impl Iterator<Item = Bytes> {
         let frames = self.frames(format, encode);
         let skipped = self.skipped(cursor);
         let (part, offset) = frames.starts.get(skipped).copied().unwrap_or((frames.parts.len(), 0));
@@ -268,6 +266,20 @@ mod tests {
         assert_eq!(read(&tail, 7), "<8>");
         assert_eq!(read(&tail, 8), "nothing");
         assert_eq!(read(&tail, 3), "gone", "5 follows 4, not 3");
+    }
+
+    #[test]
+    fn what_was_encoded_is_let_go_of_and_encoded_again_for_late_readers() {
+        let tail = Tail::new(0, TailLimits::default());
+        let chunks: Vec<_> = (1..=10).filter_map(|seq| tail.release(vec![event(seq)])).collect();
+        let encoded = |chunk: &Arc<Chunk>| chunk.frames[WireFormat::NATIVE_JSON.slot()].lock().unwrap().is_some();
+        assert_eq!(read(&tail, 0), "<1><2><3><4><5><6><7><8><9><10>");
+        assert!(chunks.iter().all(encoded), "everybody shares what one has asked for");
+        for seq in 11..=20 {
+            tail.release(vec![event(seq)]);
+        }
+        assert_eq!(chunks.iter().filter(|chunk| encoded(chunk)).count(), 10 - ENCODED_MAX);
+        assert_eq!(read(&tail, 8), "<9><10><11><12><13><14><15><16><17><18><19><20>");
     }
 
     #[test]

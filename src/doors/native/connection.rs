@@ -151,7 +151,6 @@ pub(super) struct Connection {
     parts: Option<StateParts>,
     presence_seen: u64,
     last_op: u64,
-    unanswered: usize,
     inbound: Vec<Message>,
     heartbeat: Pin<Box<Sleep>>,
     pings_unanswered: u32,
@@ -178,7 +177,6 @@ impl Connection {
             parts: None,
             presence_seen: 0,
             last_op: 0,
-            unanswered: 0,
             inbound: Vec::new(),
             heartbeat: Box::pin(tokio::time::sleep(HEARTBEAT)),
             pings_unanswered: 0,
@@ -316,11 +314,11 @@ impl Connection {
     fn answer(&mut self, note: Note) -> Result<(), Turn> {
         match note {
             Note::Ack { op, seq } => {
-                self.unanswered = self.unanswered.saturating_sub(1);
+                self.socket.stream.outbox().answered(1);
                 self.socket.say(&Outgoing::Ack { op, seq });
             }
             Note::Reject { op, why } => {
-                self.unanswered = self.unanswered.saturating_sub(1);
+                self.socket.stream.outbox().answered(1);
                 let (code, message) = replies::refusal(&why);
                 self.socket.say(&Outgoing::Reject { op: Some(op), code, message: &message });
             }
@@ -389,13 +387,13 @@ impl Connection {
     fn admit(&mut self, edit: Edit) -> Option<Edit> {
         let (code, message) = if edit.op <= self.last_op {
             ("op_out_of_order", "op must be larger than every one sent before on this connection")
-        } else if self.unanswered >= PENDING_MAX {
+        } else if self.socket.stream.outbox().unanswered() >= PENDING_MAX {
             ("too_many_pending", "too many operations are unanswered: wait for their acks")
         } else if !self.pace.operations(weight(&edit.work), clock::instant()) {
             ("rate_limited", "too many operations per second: slow down")
         } else {
             self.last_op = edit.op;
-            self.unanswered += 1;
+            self.socket.stream.outbox().taken();
             return Some(edit);
         };
         self.socket.say(&Outgoing::Reject { op: Some(edit.op), code, message });

@@ -1,6 +1,6 @@
 //! From the session to the wire: every server message of `docs/native-protocol.md`.
 
-use super::frame::{Body, Format, FrameWriter};
+use super::frame::{self, Body, Format, FrameWriter};
 use crate::live::{Frames, Signal};
 use crate::session::{
     Change, ChatDraft, ChatKind, ChatMessage, Event, Member, Node, NodeId, NodePatch, NodePut, Payload, PayloadChange,
@@ -55,13 +55,9 @@ fn signal_in(format: Format, signal: &Signal) -> Bytes {
 
 /// Appends a small message that serde can write as it is.
 pub(super) fn small(out: &mut Vec<u8>, format: Format, message: &impl Serialize) {
-    let mut body = Body::new(format);
-    write_json(body.text(), message);
-    let mut writer = FrameWriter::default();
-    writer.message(body);
-    for part in writer.finish().parts {
-        out.extend_from_slice(&part);
-    }
+    let mut text = Vec::with_capacity(128);
+    write_json(&mut text, message);
+    frame::small(out, format, &text);
 }
 
 fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {

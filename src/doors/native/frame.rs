@@ -25,10 +25,6 @@ pub(super) struct Body {
 }
 
 impl Body {
-    pub(super) fn new(format: Format) -> Self {
-        Self::about(format, 0)
-    }
-
     /// A body of about this many bytes.
     pub(super) fn about(format: Format, bytes: usize) -> Self {
         let text = Vec::with_capacity(256 + bytes.min(2 * SHARE_FROM));
@@ -68,6 +64,23 @@ impl Body {
     }
 }
 
+/// Appends one message that is nothing but JSON text.
+pub(super) fn small(out: &mut Vec<u8>, format: Format, text: &[u8]) {
+    begin_message(out, format, text.len(), text.len());
+    out.extend_from_slice(text);
+}
+
+/// Appends what stands before a message of `len` bytes whose JSON text has `header_len`.
+fn begin_message(out: &mut Vec<u8>, format: Format, len: usize, header_len: usize) {
+    match format {
+        Format::Json => frame_header(out, 0x1, len),
+        Format::Binary => {
+            frame_header(out, 0x2, len + 4);
+            out.extend_from_slice(&u32::try_from(header_len).unwrap_or(u32::MAX).to_le_bytes());
+        }
+    }
+}
+
 /// Collects framed messages into as few parts as possible.
 #[derive(Default)]
 pub(super) struct FrameWriter {
@@ -80,14 +93,7 @@ impl FrameWriter {
     pub(super) fn message(&mut self, body: Body) {
         self.frames.starts.push((self.frames.parts.len(), self.open.len()));
         self.open.reserve(HEADER_MAX + body.text.len());
-        match body.format {
-            Format::Json => frame_header(&mut self.open, 0x1, body.len()),
-            Format::Binary => {
-                frame_header(&mut self.open, 0x2, body.len() + 4);
-                let header_len = u32::try_from(body.header_len()).unwrap_or(u32::MAX);
-                self.open.extend_from_slice(&header_len.to_le_bytes());
-            }
-        }
+        begin_message(&mut self.open, body.format, body.len(), body.header_len());
         let mut from = 0;
         for (at, splice) in body.splices {
             self.open.extend_from_slice(&body.text[from..at]);
@@ -144,7 +150,7 @@ mod tests {
     use super::*;
 
     fn framed(format: Format, payload_len: usize) -> Vec<u8> {
-        let mut body = Body::new(format);
+        let mut body = Body::about(format, 0);
         body.text().extend_from_slice(b"{\"payload\":");
         body.splice(&Bytes::from(vec![b'7'; payload_len]));
         body.text().push(b'}');
@@ -165,7 +171,7 @@ mod tests {
     #[test]
     fn a_large_payload_is_not_copied() {
         let payload = Bytes::from(vec![b'1'; 1 << 20]);
-        let mut body = Body::new(Format::Binary);
+        let mut body = Body::about(Format::Binary, 0);
         body.text().extend_from_slice(b"{}");
         body.attach(&payload);
         let mut writer = FrameWriter::default();
@@ -179,7 +185,7 @@ mod tests {
     fn every_message_knows_where_it_begins() {
         let mut writer = FrameWriter::default();
         for len in [10, 5_000, 20, 6_000] {
-            let mut body = Body::new(Format::Json);
+            let mut body = Body::about(Format::Json, 0);
             body.splice(&Bytes::from(vec![b'1'; len]));
             writer.message(body);
         }

@@ -5,12 +5,13 @@
 
 use super::encode;
 use super::frame::Format;
-use crate::live::{Chunk, Courier, Following, Frames, Tail, WireFormat};
-use crate::session::Event;
+use super::replies::Outgoing;
+use crate::live::{Carried, Chunk, Courier, EncodeEvents, Following, Note, Tail, WireFormat};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -26,6 +27,8 @@ const CARRIED_BYTES_MAX: usize = 16 << 10;
 pub(super) struct Outbox {
     format: Format,
     waiting: Mutex<Waiting>,
+    /// Operations taken in and not answered yet.
+    unanswered: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +46,7 @@ struct Waiting {
 }
 
 /// Where the events of a connection's format lie in a chunk, and how they come there.
-fn encoding(format: Format) -> (WireFormat, fn(&[Arc<Event>]) -> Frames) {
+fn encoding(format: Format) -> (WireFormat, EncodeEvents) {
     match format {
         Format::Json => (WireFormat::NATIVE_JSON, encode::events_json),
         Format::Binary => (WireFormat::NATIVE_BINARY, encode::events_binary),
@@ -52,7 +55,38 @@ fn encoding(format: Format) -> (WireFormat, fn(&[Arc<Event>]) -> Frames) {
 
 impl Outbox {
     pub(super) fn new(tcp: OwnedWriteHalf, format: Format) -> Self {
-        Self { format, waiting: Mutex::new(Waiting { tcp: Some(tcp), ..Waiting::default() }) }
+        let waiting = Waiting { tcp: Some(tcp), ..Waiting::default() };
+        Self { format, waiting: Mutex::new(waiting), unanswered: AtomicUsize::new(0) }
+    }
+
+    /// An operation has been taken in.
+    pub(super) fn taken(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many operations have been answered.
+    pub(super) fn answered(&self, count: usize) {
+        // Never below none, whatever is answered.
+        _ = self.unanswered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |some| Some(some.saturating_sub(count)));
+    }
+
+    /// Operations taken in and not answered yet.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// The notes as frames, before these. `None` if any is not an acknowledgement: others say more than a courier knows.
+    fn with_notes(&self, notes: &[Note], frames: Bytes) -> Option<Bytes> {
+        if notes.is_empty() {
+            return Some(frames);
+        }
+        let mut all = Vec::with_capacity(64 * notes.len() + frames.len());
+        for note in notes {
+            let Note::Ack { op, seq } = *note else { return None };
+            encode::small(&mut all, self.format, &Outgoing::Ack { op, seq });
+        }
+        all.extend_from_slice(&frames);
+        Some(all.into())
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -146,40 +180,38 @@ impl Outbox {
 pub(super) struct Behind;
 
 impl Courier for Outbox {
-    fn carry(&self, chunk: &Chunk) -> bool {
+    fn carry(&self, notes: &[Note], chunk: &Chunk) -> Carried {
         let mut waiting = match self.waiting.try_lock() {
             Ok(waiting) => waiting,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
+            Err(TryLockError::WouldBlock) => return Carried::Nothing,
         };
         if !waiting.following || !waiting.queue.is_empty() {
-            return false;
-        }
-        if chunk.last_seq() <= waiting.cursor {
-            return true;
+            return Carried::Nothing;
         }
         let (slot, encode) = encoding(self.format);
-        let Some(frames) = chunk.only_part(waiting.cursor, slot, encode) else { return false };
-        if frames.len() > CARRIED_BYTES_MAX {
-            return false;
+        let events = match chunk.only_part(waiting.cursor, slot, encode) {
+            Some(events) if events.len() <= CARRIED_BYTES_MAX => events,
+            _ if chunk.last_seq() <= waiting.cursor => Bytes::new(),
+            _ => return Carried::Nothing,
+        };
+        let Some(frames) = self.with_notes(notes, events) else { return Carried::Nothing };
+        if frames.is_empty() {
+            return Carried::All;
         }
-        let Some(tcp) = &waiting.tcp else { return false };
-        match tcp.try_write(&frames) {
-            Ok(written) if written == frames.len() => {
-                waiting.cursor = chunk.last_seq();
-                waiting.progress += 1;
-                true
-            }
-            Ok(written) if written > 0 => {
-                let rest = frames.slice(written..);
-                waiting.push(std::iter::once(rest));
-                waiting.cursor = chunk.last_seq();
-                waiting.progress += 1;
-                false
-            }
-            // Whatever it is, the connection's task will meet it too.
-            Ok(_) | Err(_) => false,
+        // An error, whatever it is: the connection's task will meet it too.
+        let written = waiting.tcp.as_ref().and_then(|tcp| tcp.try_write(&frames).ok()).unwrap_or(0);
+        if written == 0 {
+            return Carried::Nothing;
         }
+        self.answered(notes.len());
+        waiting.progress += 1;
+        waiting.cursor = waiting.cursor.max(chunk.last_seq());
+        if written == frames.len() {
+            return Carried::All;
+        }
+        waiting.push(std::iter::once(frames.slice(written..)));
+        Carried::Begun
     }
 }
 
@@ -215,5 +247,147 @@ impl Waiting {
             written -= front.len();
             self.queue.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::TailLimits;
+    use crate::session::{Event, MemberName, Timestamp};
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+    use tokio::net::tcp::OwnedReadHalf;
+
+    struct Pair {
+        outbox: Outbox,
+        tcp: OwnedReadHalf,
+        client: TcpStream,
+        tail: Tail,
+        seq: u64,
+    }
+
+    impl Pair {
+        async fn new() -> Self {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (tcp, write) = listener.accept().await.unwrap().0.into_split();
+            let tail = Tail::new(0, TailLimits::default());
+            Self { outbox: Outbox::new(write, Format::Json), tcp, client, tail, seq: 0 }
+        }
+
+        /// The next event of the session.
+        fn event(&mut self) -> Arc<Chunk> {
+            self.seq += 1;
+            let changes = Vec::new();
+            let event = Event { seq: self.seq, at: Timestamp(0), author: MemberName::daemon(), op: None, changes };
+            self.tail.release(vec![Arc::new(event)]).unwrap()
+        }
+
+        async fn settle(&self) {
+            poll_fn(|context| self.outbox.poll_write(self.tcp.as_ref(), context)).await.unwrap();
+        }
+
+        /// The `seq` and `op` of everything that has arrived.
+        async fn received(&mut self) -> Vec<(String, u64)> {
+            let mut bytes = vec![0; 1 << 20];
+            let mut got = 0;
+            while let Ok(read) =
+                tokio::time::timeout(std::time::Duration::from_millis(50), self.client.read(&mut bytes[got..])).await
+            {
+                match read.unwrap() {
+                    0 => break,
+                    read => got += read,
+                }
+            }
+            let mut rest = &bytes[..got];
+            let mut messages = Vec::new();
+            while let [0x81, len, body @ ..] = rest {
+                let (len, body) = match *len {
+                    126 => (usize::from(u16::from_be_bytes([body[0], body[1]])), &body[2..]),
+                    len => (usize::from(len), body),
+                };
+                let value: serde_json::Value = serde_json::from_slice(&body[..len]).unwrap();
+                messages.push((value["type"].as_str().unwrap().to_owned(), value["seq"].as_u64().unwrap()));
+                rest = &body[len..];
+            }
+            assert_eq!(rest, b"", "only whole frames");
+            messages
+        }
+    }
+
+    fn events(range: std::ops::RangeInclusive<u64>) -> Vec<(String, u64)> {
+        range.map(|seq| ("event".to_owned(), seq)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_courier_serves_only_those_who_follow_the_log() {
+        let mut pair = Pair::new().await;
+        let chunk = pair.event();
+        assert_eq!(pair.outbox.carry(&[], &chunk), Carried::Nothing, "nothing has begun");
+        pair.outbox.begin_after(0);
+        assert_eq!(pair.outbox.carry(&[], &chunk), Carried::Nothing, "the state may have to come first");
+        assert!(!pair.outbox.follow(&pair.tail, usize::MAX).unwrap());
+        let chunk = pair.event();
+        assert_eq!(pair.outbox.carry(&[], &chunk), Carried::Nothing, "something waits before it");
+        pair.settle().await;
+        assert_eq!(pair.outbox.carry(&[], &chunk), Carried::All);
+        assert_eq!(pair.outbox.carry(&[], &chunk), Carried::All, "once is enough");
+        pair.event();
+        let chunk = pair.event();
+        assert_eq!(pair.outbox.carry(&[], &chunk), Carried::Nothing, "an event is missing before this one");
+        assert!(!pair.outbox.follow(&pair.tail, usize::MAX).unwrap());
+        pair.settle().await;
+        pair.outbox.retire();
+        let chunk = pair.event();
+        assert_eq!(pair.outbox.carry(&[], &chunk), Carried::Nothing, "goodbye has been said");
+        assert_eq!(pair.received().await, events(1..=4));
+    }
+
+    #[tokio::test]
+    async fn acknowledgements_travel_with_the_event_and_other_notes_do_not() {
+        let mut pair = Pair::new().await;
+        pair.outbox.begin_after(0);
+        assert!(!pair.outbox.follow(&pair.tail, usize::MAX).unwrap());
+        pair.outbox.taken();
+        pair.outbox.taken();
+        let chunk = pair.event();
+        let other = Note::Health(crate::live::Mode::Live);
+        assert_eq!(pair.outbox.carry(&[Note::Ack { op: 1, seq: 1 }, other], &chunk), Carried::Nothing);
+        assert_eq!(pair.outbox.unanswered(), 2);
+        assert_eq!(pair.outbox.carry(&[Note::Ack { op: 1, seq: 1 }], &chunk), Carried::All);
+        assert_eq!(pair.outbox.unanswered(), 1);
+        let expected = [("ack".to_owned(), 1), ("event".to_owned(), 1)];
+        assert_eq!(pair.received().await, expected);
+    }
+
+    #[tokio::test]
+    async fn what_a_full_socket_does_not_take_waits_for_the_connection() {
+        let mut pair = Pair::new().await;
+        pair.outbox.begin_after(0);
+        assert!(!pair.outbox.follow(&pair.tail, usize::MAX).unwrap());
+        let ended = loop {
+            let chunk = pair.event();
+            match pair.outbox.carry(&[], &chunk) {
+                Carried::All => assert!(pair.seq < 1_000_000, "the socket takes everything"),
+                ended @ (Carried::Begun | Carried::Nothing) => break ended,
+            }
+        };
+        assert_ne!(ended, Carried::All);
+        let Pair { outbox, tcp, mut client, tail, seq: last } = pair;
+        let reader = tokio::spawn(async move {
+            let end = format!("\"seq\":{last},").into_bytes();
+            let (mut newest, mut some) = (Vec::new(), vec![0; 1 << 16]);
+            while !newest.windows(end.len()).any(|window| window == end) {
+                let read = client.read(&mut some).await.unwrap();
+                newest = [&newest[newest.len().saturating_sub(end.len())..], &some[..read]].concat();
+            }
+        });
+        assert!(!outbox.follow(&tail, usize::MAX).unwrap());
+        poll_fn(|context| outbox.poll_write(tcp.as_ref(), context)).await.unwrap();
+        reader.await.unwrap();
+        assert_eq!(outbox.bytes(), 0);
     }
 }
