@@ -53,7 +53,7 @@ pub struct Settings {
 pub struct Network {
     /// The address to listen on.
     pub bind: IpAddr,
-    /// The first of the three ports for Blender Multi-User; 0 = any free one.
+    /// The first of the three ports for Blender Multi-User; 0 = any free ones. Nothing listens there yet.
     pub port: u16,
     /// The port for HTTP and WebSocket; 0 = any free one.
     pub http_port: u16,
@@ -113,7 +113,7 @@ pub struct Sessions {
 pub struct Passwords {
     /// Opens the sessions.
     pub server: Option<Secret>,
-    /// Makes an administrator of whoever joins with it.
+    /// Opens them as well. An administrator is who has the admin token.
     pub admin: Option<Secret>,
 }
 

@@ -53,9 +53,10 @@ pub struct Password {
 pub struct Access {
     /// Opens the sessions; `None` = open to everyone who can reach the port.
     pub server: Option<Password>,
-    /// Makes an administrator; `None` = nobody becomes one by password.
+    /// Opens the sessions as well, and makes nobody an administrator; `None` = there is none.
     pub admin: Option<Password>,
-    /// Opens console and REST. Never a Blender password, because those travel in clear.
+    /// Makes an administrator of whoever joins with it, and opens REST. Never a Blender password, because those travel
+    /// in clear.
     pub admin_token: Secret,
     /// What the operator should know, once per start.
     pub warnings: Vec<Warning>,
@@ -92,10 +93,7 @@ impl Access {
             )));
         }
         let admin = match &settings.passwords.admin {
-            Some(secret) if secret.is_empty() => {
-                warnings.push(Warning("ADMIN_PASSWORD is empty: nobody becomes administrator by password".into()));
-                None
-            }
+            Some(secret) if secret.is_empty() => None,
             Some(secret) => Some(given(secret, "admin_password")),
             None => Some(kept_or_new(folder, Self::ADMIN_PASSWORD_FILE, new_password)?),
         };
@@ -244,11 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn set_but_empty_means_open_and_is_warned_about() {
+    fn a_server_password_that_is_set_but_empty_means_open_and_is_warned_about() {
         let house = House::new(&[OUTSIDE, ("SERVER_PASSWORD", ""), ("ADMIN_PASSWORD", "")]);
         let access = house.access();
         assert_eq!((access.server, access.admin), (None, None));
-        assert_eq!(access.warnings.len(), 2);
+        let [warning] = &access.warnings[..] else { panic!("{:?}", access.warnings) };
+        assert!(warning.0.starts_with("SERVER_PASSWORD is empty"), "{warning}");
         assert!(!house.file("server_password").exists() && !house.file("admin_password").exists());
     }
 

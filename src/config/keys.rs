@@ -107,14 +107,15 @@ pub const KEYS: &[Key] = &[
         "10",
         Live,
         count(1, 100_000, |s, v| s.saving.max_backups = v),
-        "How many backups are kept per session; the oldest goes first. Pinned, hourly and daily ones do not count.",
+        "How many backups are kept per session; the oldest goes first. What lies in `backups/kept/` does not count.",
     ),
     key(
         "port",
         "5555",
         Restart,
         Kind::Port { max: 65_533, set: |s, v| s.network.port = v },
-        "First of the three ports for Blender Multi-User (this one and the next two); 0 = any free ones.",
+        "First of the three ports for Blender Multi-User (this one and the next two); 0 = any free ones. Not used yet: \
+         nothing listens there.",
     ),
     key(
         "log_level",
@@ -146,8 +147,9 @@ pub const KEYS: &[Key] = &[
     secret(
         "admin_password",
         |s, v| s.passwords.admin = Some(v),
-        "Makes an administrator of whoever joins with it. Not set: one is generated at the first start (`hotset \
-         password show`). Set but empty: nobody becomes administrator by password.",
+        "A second password that opens the sessions, meant for the administrators of Blender Multi-User. It makes nobody an \
+         administrator here: the token in `DATA_DIR/admin_token` does. Not set: one is generated at the first start \
+         (`hotset password show`). Set but empty: there is none.",
     ),
     key(
         "http_port",
@@ -284,7 +286,7 @@ pub const KEYS: &[Key] = &[
         "max_json_depth",
         "64",
         Live,
-        count(1, 128, |s, v| s.sessions.limits.json_depth = v),
+        count(1, 120, |s, v| s.sessions.limits.json_depth = v),
         "Nesting of one JSON payload.",
     ),
     key(
@@ -353,11 +355,6 @@ impl Key {
     /// Its flag without the dashes: `save-interval`; secrets have none.
     pub fn flag(&self) -> Option<String> {
         (!self.is_secret()).then(|| self.name.replace('_', "-"))
-    }
-
-    /// What is allowed, as it follows "expected …".
-    pub fn expected(&self) -> String {
-        self.kind.expected()
     }
 
     /// Whether its value must never be shown.

@@ -23,7 +23,7 @@ pub struct FileWatch {
 
 /// Watches these files, whether they exist yet or not, as long as their folders do. What comes out of the receiver
 /// means "read them again"; it says nothing about whether the content differs. Folders that cannot be watched are
-/// skipped and named in the second part of the answer.
+/// skipped and named in the last part of the answer.
 pub fn watch_files(files: &[PathBuf]) -> notify::Result<(FileWatch, mpsc::Receiver<()>, Vec<String>)> {
     let names: BTreeSet<OsString> = files.iter().filter_map(|file| file.file_name()).map(OsString::from).collect();
     let (happened, happenings) = sync_channel(1);

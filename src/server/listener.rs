@@ -134,7 +134,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, routes: Router, place: Arc<P
         .await
 }
 
-/// Listens, with a message that says what to do when that fails.
+/// Listens; an error comes with the address that it is about.
 pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, (SocketAddr, io::Error)> {
     TcpListener::bind(address).await.map_err(|error| (address, error))
 }

@@ -55,7 +55,7 @@ impl Default for Limits {
     }
 }
 
-/// Operations remembered per client program for idempotency (`DESIGN.md` says 1,024; half of it may be unanswered).
+/// Operations remembered per client program for idempotency; half as many may be unanswered.
 pub(super) const OPS_REMEMBERED: usize = 1_024;
 
 /// Nodes that one member may have locked at once: keeps the event that releases them all within what can be stored.

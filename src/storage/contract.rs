@@ -169,7 +169,7 @@ pub trait Store: Send + Sync {
     fn listen(&self, session: &SessionName, listener: Arc<dyn Durable>);
     /// Queues a save. It waits for its `seq` to be durable before it publishes.
     fn save(&self, job: SaveJob);
-    /// The session's resume point at this `seq`.
+    /// What a resume token of the session is made of, and judged by.
     fn resume_point(&self, session: &SessionName) -> ResumePoint;
 }
 

@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
-    /// Nothing is wrong (exit code 0).
+    /// Nothing is wrong; `hotset fsck` succeeds.
     Clean,
-    /// A write was cut off before anybody was told of it: nothing is lost (exit code 1).
+    /// A write was cut off before anybody was told of it: nothing is lost, and `hotset fsck` succeeds.
     TornTail,
-    /// Something that was written is damaged or missing (exit code 2).
+    /// Something that was written is damaged or missing: `hotset fsck` fails, with exit code 65.
     Corrupt,
 }
 

@@ -74,7 +74,7 @@ impl CloseReason {
             Self::Silent => "two pings without an answer",
             Self::Busy => "the server has too much to do",
             Self::Denied => "not let in",
-            Self::NoHello => "no hello within 10 seconds",
+            Self::NoHello => "no hello in time",
             Self::NotWelcome => "the session did not take you in",
         }
     }

@@ -49,7 +49,8 @@ impl std::fmt::Debug for Lineage {
     }
 }
 
-/// How the journal writes. The defaults are what the daemon uses; tests make everything smaller.
+/// How the journal writes. The defaults are what the daemon uses, except for `sync_spacing`, which is a setting of its
+/// own (SYNC_SPACING); tests make everything smaller.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Bytes of one segment file; at least 16 times `chunk_bytes` plus 64 KiB.

@@ -55,7 +55,7 @@ pub(crate) enum Plan<M> {
 pub(crate) struct Built<M> {
     /// The state.
     pub(crate) machine: M,
-    /// The snapshot it began with, where that lies, and what it is on disk; `None`: with nothing.
+    /// The snapshot it began with, and where that lies; `None`: with nothing.
     pub(crate) base: Option<(Header, PathBuf)>,
     /// Events replayed.
     pub(crate) replayed: u64,

@@ -50,7 +50,7 @@ impl Survey {
         Ok(Self { files, live, backups, kept })
     }
 
-    /// The backups of one branch at or below `seq`, newest first, as candidates to start from.
+    /// The backups of one branch, pinned ones too, newest first, as candidates to start from.
     pub(crate) fn of_branch(&self, lineage: u128, branch: Branch) -> Vec<(&Backup, &Header)> {
         let all = self.backups.iter().chain(&self.kept);
         let mut candidates: Vec<_> = all
