@@ -10,7 +10,8 @@ mod message;
 mod outbox;
 mod pace;
 mod replies;
-pub mod schema;
+#[cfg(test)]
+mod schema;
 mod state_parts;
 mod stream;
 mod translate;

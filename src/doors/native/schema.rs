@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Everything that a client may send.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum ClientMessage {
+enum ClientMessage {
     /// The first message.
     Hello {
         /// What people see: 1 to 64 bytes, not beginning with `~`.
@@ -60,24 +60,23 @@ pub enum ClientMessage {
 }
 
 /// 32 lower-case hex digits.
-pub type Id = String;
+type Id = String;
 
 /// Where to go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Resume {
+struct Resume {
     /// The branch of the last `welcome`.
-    pub branch: Id,
+    branch: Id,
     /// The run of the last `welcome`.
-    pub run: Id,
+    run: Id,
     /// The newest event taken in.
-    pub seq: u64,
+    seq: u64,
 }
 
 /// What a member may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Role {
+enum Role {
     Viewer,
     Member,
     Admin,
@@ -86,8 +85,7 @@ pub enum Role {
 /// How far a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum TaskStatus {
+enum TaskStatus {
     Todo,
     InProgress,
     Done,
@@ -96,8 +94,7 @@ pub enum TaskStatus {
 /// What sort of message it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum ChatKind {
+enum ChatKind {
     Text,
     Link,
     Code,
@@ -105,28 +102,29 @@ pub enum ChatKind {
 
 /// The content of a node: at most one of the three forms.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Payload {
+#[expect(clippy::struct_field_names, reason = "the names are those of the protocol")]
+struct Payload {
     /// JSON.
     #[serde(default, deserialize_with = "super::message::present", skip_serializing_if = "Option::is_none")]
-    pub payload: Option<Value>,
+    payload: Option<Value>,
     /// What the bytes are; absent = JSON text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub media_type: Option<String>,
+    media_type: Option<String>,
     /// Bytes, as base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload_base64: Option<String>,
+    payload_base64: Option<String>,
     /// Binary format: so many of the raw bytes after the header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload_bytes: Option<u64>,
+    payload_bytes: Option<u64>,
 }
 
 /// Fields that a patch sets; absent ones stay.
-pub type Fields = BTreeMap<String, Value>;
+type Fields = BTreeMap<String, Value>;
 
 /// What an operation does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "do")]
-pub enum Operation {
+enum Operation {
     /// Creates the node, or replaces all of it but its lock.
     #[serde(rename = "node.put")]
     NodePut {
@@ -275,7 +273,7 @@ fn plain() -> ChatKind {
 /// Everything that the server may send.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum ServerMessage {
+enum ServerMessage {
     /// The member has joined.
     Welcome {
         /// The session's name.
@@ -405,8 +403,7 @@ pub enum ServerMessage {
 /// One change of the state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "do")]
-#[expect(missing_docs, reason = "the fields are those of the operations")]
-pub enum Change {
+enum Change {
     #[serde(rename = "node.put")]
     NodePut {
         id: String,
@@ -464,63 +461,59 @@ pub enum Change {
 
 /// A node of the state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the fields are those of the operations")]
-pub struct Node {
-    pub id: String,
-    pub kind: String,
-    pub name: String,
-    pub parent: Option<String>,
-    pub order: Option<f64>,
-    pub dependencies: Vec<String>,
+struct Node {
+    id: String,
+    kind: String,
+    name: String,
+    parent: Option<String>,
+    order: Option<f64>,
+    dependencies: Vec<String>,
     /// The member who has locked it.
-    pub owner: Option<String>,
+    owner: Option<String>,
     /// The `seq` of the event that last changed it.
-    pub revision: u64,
+    revision: u64,
     #[serde(flatten)]
-    pub payload: Payload,
+    payload: Payload,
 }
 
 /// A task of the state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the fields are those of the operations")]
-pub struct Task {
-    pub id: String,
-    pub title: String,
-    pub description: String,
-    pub assignee: String,
-    pub status: TaskStatus,
-    pub node: Option<String>,
-    pub author: String,
-    pub created: i64,
-    pub updated: i64,
+struct Task {
+    id: String,
+    title: String,
+    description: String,
+    assignee: String,
+    status: TaskStatus,
+    node: Option<String>,
+    author: String,
+    created: i64,
+    updated: i64,
     /// The `seq` of the event that last changed it.
-    pub revision: u64,
+    revision: u64,
 }
 
 /// A chat message of the state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the fields are those of the operations")]
-pub struct ChatMessage {
-    pub id: String,
-    pub kind: ChatKind,
-    pub text: String,
-    pub author: String,
-    pub at: i64,
+struct ChatMessage {
+    id: String,
+    kind: ChatKind,
+    text: String,
+    author: String,
+    at: i64,
 }
 
 /// A member of the state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Member {
-    pub name: String,
+struct Member {
+    name: String,
     /// Null while offline.
-    pub role: Option<Role>,
-    pub online: bool,
-    pub metadata: Fields,
+    role: Option<Role>,
+    online: bool,
+    metadata: Fields,
 }
 
 /// The schema of all messages.
-pub fn schema() -> Value {
+fn schema() -> Value {
     #[derive(JsonSchema)]
     #[expect(dead_code, reason = "only its schema is used")]
     struct Protocol {
