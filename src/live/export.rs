@@ -1,6 +1,6 @@
 //! Export: a session as one JSON document that outlives every codec.
 
-use crate::session::{ChatKind, ChatMessage, Member, Node, Payload, Role, Session, SessionName, Task, TaskStatus};
+use crate::session::{ChatMessage, Member, Node, Payload, Session, SessionName, Task};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
@@ -127,11 +127,7 @@ fn task_out(task: &Task) -> TaskOut<'_> {
         title: &task.title,
         description: &task.description,
         assignee: &task.assignee,
-        status: match task.status {
-            TaskStatus::Todo => "todo",
-            TaskStatus::InProgress => "in_progress",
-            TaskStatus::Done => "done",
-        },
+        status: task.status.as_str(),
         node: task.node.as_ref().map(crate::session::NodeId::as_str),
         author: task.author.as_str(),
         created: task.created.0,
@@ -143,11 +139,7 @@ fn task_out(task: &Task) -> TaskOut<'_> {
 fn message_out(message: &ChatMessage) -> MessageOut<'_> {
     MessageOut {
         id: message.id.as_str(),
-        kind: match message.kind {
-            ChatKind::Text => "text",
-            ChatKind::Link => "link",
-            ChatKind::Code => "code",
-        },
+        kind: message.kind.as_str(),
         text: &message.text,
         author: message.author.as_str(),
         at: message.at.0,
@@ -155,14 +147,9 @@ fn message_out(message: &ChatMessage) -> MessageOut<'_> {
 }
 
 fn member_out(member: &Member) -> io::Result<MemberOut<'_>> {
-    let role = member.online.map(|online| match online.role {
-        Role::Viewer => "viewer",
-        Role::Member => "member",
-        Role::Admin => "admin",
-    });
     Ok(MemberOut {
         name: member.name.as_str(),
-        role,
+        role: member.online.map(|online| online.role.as_str()),
         online: member.online.is_some(),
         metadata: raw(&member.metadata)?,
     })

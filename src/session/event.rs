@@ -129,6 +129,22 @@ pub enum ChatKind {
     Code,
 }
 
+impl ChatKind {
+    /// Its stable name, as it appears in the protocol and in exports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Link => "link",
+            Self::Code => "code",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Text, Self::Link, Self::Code].into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
 impl Event {
     /// The event that marks a restore. It is the daemon's own, and its `seq` may skip numbers.
     pub fn restored(seq: u64, at: Timestamp, source: &str) -> Self {

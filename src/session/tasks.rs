@@ -15,6 +15,22 @@ pub enum TaskStatus {
     Done,
 }
 
+impl TaskStatus {
+    /// Its stable name, as it appears in the protocol and in exports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Todo => "todo",
+            Self::InProgress => "in_progress",
+            Self::Done => "done",
+        }
+    }
+
+    /// The status of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Todo, Self::InProgress, Self::Done].into_iter().find(|status| status.as_str() == name)
+    }
+}
+
 /// A task, as the session keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {

@@ -3,8 +3,8 @@
 use super::frame::{self, Body, Format, FrameWriter};
 use crate::live::{Frames, Signal};
 use crate::session::{
-    Change, ChatDraft, ChatKind, ChatMessage, Event, Member, Node, NodeId, NodePatch, NodePut, Payload, PayloadChange,
-    Role, Task, TaskPatch, TaskPut, TaskStatus,
+    Change, ChatDraft, ChatMessage, Event, Member, Node, NodeId, NodePatch, NodePut, Payload, PayloadChange, Task,
+    TaskPatch, TaskPut,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -224,7 +224,7 @@ fn write_change(out: &mut Object, event: &Event, change: &Change) {
         Change::MemberJoined { role, .. } => {
             out.field("do", "member.join");
             out.field("name", event.author.as_str());
-            out.field("role", role_name(*role));
+            out.field("role", role.as_str());
         }
         Change::MemberLeft { name } => {
             out.field("do", "member.leave");
@@ -289,7 +289,7 @@ fn write_task_put(out: &mut Object, put: &TaskPut) {
     out.field("title", &*put.title);
     out.field("description", &*put.description);
     out.field("assignee", &*put.assignee);
-    out.field("status", status_name(put.status));
+    out.field("status", put.status.as_str());
     out.field("node", &put.node.as_ref().map(NodeId::as_str));
 }
 
@@ -306,7 +306,7 @@ fn write_task_patch(out: &mut Object, patch: &TaskPatch) {
         out.field("assignee", &**assignee);
     }
     if let Some(status) = patch.status {
-        out.field("status", status_name(status));
+        out.field("status", status.as_str());
     }
     if let Some(node) = &patch.node {
         out.field("node", &node.as_ref().map(NodeId::as_str));
@@ -317,7 +317,7 @@ fn write_task_patch(out: &mut Object, patch: &TaskPatch) {
 fn write_chat(out: &mut Object, draft: &ChatDraft) {
     out.field("do", "chat.post");
     out.field("id", &draft.id.as_ref().map(crate::session::ChatId::as_str));
-    out.field("kind", chat_kind_name(draft.kind));
+    out.field("kind", draft.kind.as_str());
     out.field("text", &*draft.text);
 }
 
@@ -338,7 +338,7 @@ pub(super) fn write_task(out: &mut Object, task: &Task) {
     out.field("title", &*task.title);
     out.field("description", &*task.description);
     out.field("assignee", &*task.assignee);
-    out.field("status", status_name(task.status));
+    out.field("status", task.status.as_str());
     out.field("node", &task.node.as_ref().map(NodeId::as_str));
     out.field("author", task.author.as_str());
     out.field("created", &task.created.0);
@@ -348,7 +348,7 @@ pub(super) fn write_task(out: &mut Object, task: &Task) {
 
 pub(super) fn write_message(out: &mut Object, message: &ChatMessage) {
     out.field("id", message.id.as_str());
-    out.field("kind", chat_kind_name(message.kind));
+    out.field("kind", message.kind.as_str());
     out.field("text", &*message.text);
     out.field("author", message.author.as_str());
     out.field("at", &message.at.0);
@@ -356,31 +356,7 @@ pub(super) fn write_message(out: &mut Object, message: &ChatMessage) {
 
 pub(super) fn write_member(out: &mut Object, member: &Member) {
     out.field("name", member.name.as_str());
-    out.field("role", &member.online.map(|online| role_name(online.role)));
+    out.field("role", &member.online.map(|online| online.role.as_str()));
     out.field("online", &member.online.is_some());
     out.json("metadata", &member.metadata);
-}
-
-pub(super) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Viewer => "viewer",
-        Role::Member => "member",
-        Role::Admin => "admin",
-    }
-}
-
-fn status_name(status: TaskStatus) -> &'static str {
-    match status {
-        TaskStatus::Todo => "todo",
-        TaskStatus::InProgress => "in_progress",
-        TaskStatus::Done => "done",
-    }
-}
-
-fn chat_kind_name(kind: ChatKind) -> &'static str {
-    match kind {
-        ChatKind::Text => "text",
-        ChatKind::Link => "link",
-        ChatKind::Code => "code",
-    }
 }

@@ -1,7 +1,6 @@
 //! The entrance of the native door: the HTTP upgrade, `hello`, and the welcome.
 
 use super::connection::{Connection, ReadEnd, Socket};
-use super::encode::role_name;
 use super::frame::Format;
 use super::message::{Hello, Incoming, hex_id};
 use super::outbox::Outbox;
@@ -194,7 +193,7 @@ impl NativeDoor {
         let welcome = Welcome {
             session: membership.session().name().as_str(),
             name: subscriber.name.as_str(),
-            role: role_name(subscriber.role),
+            role: subscriber.role.as_str(),
             client: format!("{:032x}", subscriber.client.0),
             branch: format!("{:032x}", joined.resume.branch.0),
             run: format!("{:032x}", joined.resume.run.0),

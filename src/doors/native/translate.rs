@@ -169,12 +169,7 @@ fn node_patch(raw: &mut RawOperation<'_>, incoming: &mut Incoming) -> Result<Ope
 }
 
 fn status(text: &str) -> Result<TaskStatus, String> {
-    match text {
-        "todo" => Ok(TaskStatus::Todo),
-        "in_progress" => Ok(TaskStatus::InProgress),
-        "done" => Ok(TaskStatus::Done),
-        other => Err(format!("status must be todo, in_progress or done, not {other:?}")),
-    }
+    TaskStatus::named(text).ok_or_else(|| format!("status must be todo, in_progress or done, not {text:?}"))
 }
 
 fn task_put(raw: &RawOperation<'_>) -> Result<Operation, String> {
@@ -201,12 +196,8 @@ fn task_patch(set: &RawSet<'_>) -> Result<TaskPatch, String> {
 }
 
 fn chat_post(raw: &RawOperation<'_>) -> Result<Operation, String> {
-    let kind = match raw.kind.as_deref() {
-        None | Some("text") => ChatKind::Text,
-        Some("link") => ChatKind::Link,
-        Some("code") => ChatKind::Code,
-        Some(other) => return Err(format!("kind must be text, link or code, not {other:?}")),
-    };
+    let kind = raw.kind.as_deref().unwrap_or(ChatKind::Text.as_str());
+    let kind = ChatKind::named(kind).ok_or_else(|| format!("kind must be text, link or code, not {kind:?}"))?;
     let id = raw.id.as_deref().map(|id| named("id", ChatId::new(id))).transpose()?;
     Ok(Operation::ChatPost(ChatDraft { id, kind, text: shared(Some(raw.text.as_ref().ok_or("text is missing")?)) }))
 }
