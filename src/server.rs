@@ -254,11 +254,12 @@ impl Daemon {
             let shared = session.shared();
             tracing::info!(
                 session = %session.name(),
-                "State: {:?}, mode {:?}, {} connections, {:?}",
+                "State: {:?}, mode {:?}, {} connections, {:?}, {:?}",
                 shared.counts(),
                 shared.mode(),
                 shared.subscribers.count(),
-                shared.meter.read()
+                shared.meter.read(),
+                shared.last_save()
             );
         }
         tracing::info!("Store: {:?}", self.store.status());

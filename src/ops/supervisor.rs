@@ -21,11 +21,6 @@ pub fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// What `systemctl status` shows from now on.
-pub fn status(status: &str) {
-    tell(&[NotifyState::Status(status)]);
-}
-
 /// Asks for this much more time, from now, before systemd gives up on a slow start or stop.
 pub fn extend_timeout(by: Duration) {
     let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);

@@ -32,12 +32,6 @@ pub enum Command {
         /// At least one, at most `Limits::batch_operations`.
         operations: Vec<Operation>,
     },
-    /// The daemon has put an older or foreign state in place: releases every lock, takes everybody offline, and
-    /// marks the restore in the log.
-    Restored {
-        /// What was restored, for people: file name and time of the snapshot.
-        source: Arc<str>,
-    },
 }
 
 /// One change that a client asks for.

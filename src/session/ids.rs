@@ -175,7 +175,7 @@ pub enum Role {
     Viewer,
     /// Edits nodes and tasks as well.
     Member,
-    /// Edits what others have locked, releases their locks, and asks for restores.
+    /// Edits what others have locked, and releases their locks.
     Admin,
 }
 

@@ -31,14 +31,6 @@ impl Payload {
         }
     }
 
-    /// The content as it is, shared.
-    pub fn content(&self) -> &Bytes {
-        match self {
-            Self::Json(text) => text,
-            Self::Bytes { data, .. } => data,
-        }
-    }
-
     /// Whether it has no content at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

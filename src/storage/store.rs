@@ -1,6 +1,6 @@
 //! The store of one data directory: the journal and the saver behind one handle, until they are closed in order.
 
-use crate::session::{SessionName, Timestamp};
+use crate::session::SessionName;
 use crate::storage::backups::{self, SessionFiles};
 use crate::storage::fsck::{BackupInfo, list_backups};
 use crate::storage::journal::Stats;
@@ -9,8 +9,7 @@ use crate::storage::keep::Keep;
 use crate::storage::recovery::OpenError;
 use crate::storage::saver::{Saver, SaverSetup, Shelf, locked};
 use crate::storage::vfs::SharedVfs;
-use crate::storage::{Branch, Durable, Record, ResumePoint, Run, SaveJob, SaveOutcome, Store, Trouble};
-use std::collections::BTreeMap;
+use crate::storage::{Branch, Durable, Record, ResumePoint, Run, SaveJob, Store, Trouble};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -36,8 +35,6 @@ pub struct Status {
     pub journal: Option<Stats>,
     /// Why nothing can be written at the moment.
     pub trouble: Option<Trouble>,
-    /// The newest save of each session and when it was asked for.
-    pub saves: BTreeMap<SessionName, (Timestamp, SaveOutcome)>,
     /// Bytes free on the disk.
     pub free_bytes: Option<u64>,
 }
@@ -137,7 +134,6 @@ impl DirectoryStore {
         Status {
             journal: running.map(|running| running.journaling.stats()),
             trouble: running.and_then(|running| running.journaling.trouble()),
-            saves: running.map(|running| running.saver.last_outcomes()).unwrap_or_default(),
             free_bytes: self.vfs.free_space().ok(),
         }
     }

@@ -7,7 +7,7 @@ use hotset::session::{
     Timestamp,
 };
 use proptest::collection::vec;
-use proptest::option;
+use proptest::option::{self, weighted};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -31,30 +31,36 @@ pub(crate) fn narrow_limits() -> Limits {
     }
 }
 
-/// Who asks for what.
-pub(crate) type Step = (Author, Command);
+/// Who asks for what. `None`: the daemon restores.
+pub(crate) type Step = Option<(Author, Command)>;
 
 /// Commands as different people send them.
 pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
-    vec((author(), command()), 1..most)
+    vec(weighted(0.99, (author(), command())), 1..most)
 }
 
 /// What becomes of the commands: the events that were accepted, and the state after all of them. Who asks for an edit
 /// joins first, most of the time: everybody else is refused everything.
 pub(crate) fn live(steps: &[Step], limits: &Limits) -> (Vec<Event>, Session) {
     let (mut events, mut session) = (Vec::new(), Session::new());
-    for ((author, command), at) in steps.iter().zip(1..) {
+    for (step, at) in steps.iter().zip(1..) {
+        let Some((author, command)) = step else {
+            let event = Event::restored(session.seq() + 1, Timestamp(at), "a file");
+            session.evolve(&event);
+            events.push(event);
+            continue;
+        };
         let offline = session.member(&author.name).is_none_or(|member| member.online.is_none());
         if offline && at % 8 != 0 && matches!(command, Command::Edit { .. }) {
             let client = ClientId(u128::from(author.name.as_str().as_bytes()[0] % 4));
-            events.extend(step(&mut session, author, &Command::Join { client }, at, limits));
+            events.extend(decided(&mut session, author, &Command::Join { client }, at, limits));
         }
-        events.extend(step(&mut session, author, command, at, limits));
+        events.extend(decided(&mut session, author, command, at, limits));
     }
     (events, session)
 }
 
-fn step(session: &mut Session, author: &Author, command: &Command, at: i64, limits: &Limits) -> Option<Event> {
+fn decided(session: &mut Session, author: &Author, command: &Command, at: i64, limits: &Limits) -> Option<Event> {
     let before = session.clone();
     let decision = session.decide(command, author, Timestamp(at), limits);
     assert_eq!(before, *session, "deciding changes nothing");
@@ -83,7 +89,6 @@ fn command() -> impl Strategy<Value = Command> {
         6 => client().prop_map(|client| Command::Join { client }),
         2 => Just(Command::Leave),
         60 => (op, vec(operation(), 1..4)).prop_map(|(op, operations)| Command::Edit { op, operations }),
-        1 => Just(Command::Restored { source: "a file".into() }),
     ]
 }
 

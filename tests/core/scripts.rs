@@ -5,7 +5,7 @@
 
 use super::{parse, show};
 use hotset::session::{
-    Author, ClientId, Command, Decision, Limits, MemberName, OpKey, Operation, Role, Session, Timestamp,
+    Author, ClientId, Command, Decision, Event, Limits, MemberName, OpKey, Operation, Role, Session, Timestamp,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,12 +51,20 @@ impl Stage {
         } else if words.take("leaves") {
             Command::Leave
         } else if words.take("restores") {
-            Command::Restored { source: words.next().into() }
+            assert_eq!(who, "daemon", "nobody else does");
+            return self.restore(&words.next());
         } else {
             panic!("not understood: {line}")
         };
         words.done();
         self.decide(&who, &command)
+    }
+
+    fn restore(&mut self, source: &str) -> Vec<String> {
+        self.at += 1;
+        let event = Event::restored(self.session.seq() + 1, Timestamp(self.at), source);
+        self.session.evolve(&event);
+        show::event(&event)
     }
 
     fn join(&mut self, who: &str, words: &mut parse::Words) -> Command {

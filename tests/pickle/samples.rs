@@ -200,7 +200,7 @@ fn a_batch_of_nodes_stays_small_enough_for_one_record_of_the_journal() {
     let steps = import(incompressible.finish().unwrap()).unwrap().into_steps(&Limits::default());
     let sizes = steps.iter().map(|step| match &step.command {
         Command::Edit { operations, .. } => operations.len(),
-        Command::Join { .. } | Command::Leave | Command::Restored { .. } => 0,
+        Command::Join { .. } | Command::Leave => 0,
     });
     assert_eq!(sizes.collect::<Vec<_>>(), [1, 2, 1, 1]);
 }

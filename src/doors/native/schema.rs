@@ -600,13 +600,15 @@ mod tests {
             commands.push(Command::Edit { op: Some(OpKey { client: ClientId(1), op }), operations });
         }
         commands.push(Command::Leave);
-        commands.push(Command::Restored { source: "a backup".into() });
         for command in commands {
             let decision = session.decide(&command, &author, Timestamp(7), &Limits::default());
             let Ok(Decision::New(event)) = decision else { panic!("{command:?}: {decision:?}") };
             session.evolve(&event);
             events.push(Arc::new(event));
         }
+        let restored = Event::restored(session.seq() + 1, Timestamp(8), "a backup");
+        session.evolve(&restored);
+        events.push(Arc::new(restored));
         (session, events)
     }
 

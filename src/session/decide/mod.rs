@@ -10,7 +10,6 @@ use super::tasks::Stamp;
 use super::{Author, Change, Command, Event, Limits, OpKey, Operation, Rejection, Role, Session, Timestamp};
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// The highest operation number: the largest integer that JavaScript counts exactly.
 const OP_MAX: u64 = (1 << 53) - 1;
@@ -62,7 +61,6 @@ impl Session {
                 }
                 (*op, deciding.edit(*op, operations, at)?)
             }
-            Command::Restored { source } => (None, deciding.restored(source)?),
         };
         Ok(Decision::New(Event { seq: self.seq + 1, at, author: author.name.clone(), op, changes }))
     }
@@ -136,14 +134,6 @@ impl Deciding<'_> {
             Operation::ChatPost(draft) => self.chat_post(draft),
             Operation::MemberSet { metadata } => self.member_set(metadata),
         }
-    }
-
-    fn restored(&self, source: &Arc<str>) -> Result<Vec<Change>, Rejection> {
-        if self.author.role != Role::Admin {
-            return Err(self.forbidden());
-        }
-        text("source", source, 0, 4_096)?;
-        Ok(vec![Change::Restored { source: Arc::clone(source) }])
     }
 
     /// Counts work before it is done.

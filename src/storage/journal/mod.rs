@@ -26,7 +26,7 @@ mod writer;
 pub use control::{Control, FileMark, Published};
 pub use history::{HistoryError, HistoryItem, history};
 pub use positions::{Branched, Positions, RunStart, SessionPosition};
-pub use retain::{HISTORY, HISTORY_BYTES, Retained, Retention};
+pub use retain::{Retained, Retention};
 pub use scan::{
     Corruption, Cut, Item, LostRecords, MissingRecords, Place, Report, Request, ScanError, SegmentReport, Stray,
     TornTail, Verdict, scan,

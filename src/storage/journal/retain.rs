@@ -13,11 +13,6 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-/// How long records are kept for history, unless there are too many: 24 hours.
-pub const HISTORY: Duration = Duration::from_hours(24);
-/// Most bytes of segments that are kept for history only: 2 GiB.
-pub const HISTORY_BYTES: u64 = 2 << 30;
-
 /// Bytes cut off a file at a time, because freeing much at once stalls the syncs of others.
 const STEP: u64 = 4 << 20;
 
@@ -36,11 +31,6 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The default history, at `now_ms`.
-    pub fn new(floors: BTreeMap<SessionName, u64>, now_ms: i64) -> Self {
-        Self { floors, history: HISTORY, history_bytes: HISTORY_BYTES, now_ms }
-    }
-
     /// How many of the oldest segments can go.
     fn deletable(&self, kept: &[KeptSegment]) -> usize {
         let unneeded_before = |segment: &KeptSegment| {

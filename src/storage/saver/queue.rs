@@ -61,7 +61,6 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     shelves: Mutex<BTreeMap<SessionName, Shelf>>,
-    last: Mutex<BTreeMap<SessionName, (Timestamp, SaveOutcome)>>,
     abandon: AtomicBool,
 }
 
@@ -84,7 +83,6 @@ impl Saver {
             queue: Mutex::default(),
             changed: Condvar::new(),
             shelves: Mutex::new(shelves),
-            last: Mutex::default(),
             abandon: AtomicBool::new(false),
         });
         let worker = Arc::clone(&shared);
@@ -118,11 +116,6 @@ impl Saver {
             queue.order.push_back(name);
         }
         self.shared.changed.notify_all();
-    }
-
-    /// The newest outcome of each session, with the time it was asked for.
-    pub(crate) fn last_outcomes(&self) -> BTreeMap<SessionName, (Timestamp, SaveOutcome)> {
-        locked(&self.shared.last).clone()
     }
 
     /// Finishes what is queued. After `deadline` it abandons the rest: nothing half-written is ever published.
@@ -181,7 +174,6 @@ fn work(shared: &Shared, setup: &SaverSetup) {
                 tracing::warn!(session = %shelf.files.name, %error, "A second copy of the snapshot failed");
             }
         }
-        locked(&shared.last).insert(name, (at, outcome.clone()));
         for tell in done {
             tell(outcome.clone());
         }
