@@ -7,6 +7,7 @@
 mod backups;
 pub mod codec;
 mod contract;
+mod fields;
 pub mod fsck;
 pub mod inspect;
 pub mod journal;

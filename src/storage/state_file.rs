@@ -3,7 +3,7 @@
 //! It decides nothing alone: the journal has both as well. It is there so that a directory whose journal was lost is
 //! never taken for a new one, and so that an epoch is never used twice.
 
-use crate::storage::snapshot::Fields;
+use crate::storage::fields::Fields;
 use crate::storage::vfs::{Open, Vfs};
 use std::io;
 use std::path::Path;
@@ -44,7 +44,7 @@ impl Witness {
             return None;
         }
         let mut fields = Fields::new(body);
-        if fields.take(8)? != MAGIC {
+        if fields.bytes(8)? != MAGIC {
             return None;
         }
         let (generation, lineage, epoch) = (fields.u64()?, fields.u128()?, fields.u64()?);

@@ -1,7 +1,7 @@
 //! Control records: what the journal remembers about runs, branches and published snapshots.
 
-use super::fields::{Fields, put_session};
 use crate::session::{SessionName, Timestamp};
+use crate::storage::fields::{Fields, put_session};
 use crate::storage::{Branch, Run};
 
 /// A fact that is journaled beside the sessions' records. Never the same number for another meaning; a new version of
@@ -115,7 +115,7 @@ impl Control {
 
     /// The control record in `payload`; `None` if it is of an unknown kind or version, or makes no sense.
     pub(super) fn decode(payload: &[u8]) -> Option<Self> {
-        let mut fields = Fields(payload);
+        let mut fields = Fields::new(payload);
         let kind = fields.u8()?;
         if fields.u8()? != VERSION {
             return None;

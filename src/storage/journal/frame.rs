@@ -1,7 +1,7 @@
 //! Frames: the checksummed unit of the journal, written whole or not at all.
 
 use super::Lineage;
-use super::fields::Fields;
+use crate::storage::fields::Fields;
 
 /// Bytes of a frame's header.
 pub(super) const FRAME_HEADER: usize = 40;
@@ -128,7 +128,7 @@ impl FrameHeader {
     /// The header in `bytes` (at least [`FRAME_HEADER`] of them) with its checksum; `None` if it is not one of this
     /// segment.
     pub(super) fn decode(bytes: &[u8], seed: Seed) -> Option<(Self, u32)> {
-        let mut fields = Fields(bytes);
+        let mut fields = Fields::new(bytes);
         let covered = bytes.get(..36)?;
         if fields.bytes(4)? != MAGIC {
             return None;

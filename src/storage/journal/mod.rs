@@ -7,7 +7,6 @@
 mod catalog;
 mod control;
 mod effect;
-mod fields;
 mod frame;
 mod history;
 mod log;

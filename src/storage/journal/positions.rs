@@ -1,9 +1,9 @@
 //! Positions: what the journal knows about each session at one batch, kept at the start of every segment.
 
 use super::control::{Control, Published};
-use super::fields::{Fields, put_option, put_session};
 use super::records::Span;
 use crate::session::{SessionName, Timestamp};
+use crate::storage::fields::{Fields, put_option, put_session};
 use crate::storage::{Branch, Run};
 use std::collections::BTreeMap;
 
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!((positions.sessions[&a].branch, positions.sessions[&a].seq), (Some(Branch(2)), 5));
         assert_eq!(positions.sessions[&a].runs, [(Run(10), 6)]);
         let bytes = positions.encode();
-        assert_eq!(Positions::read(&mut Fields(&bytes)), Some(positions.clone()));
+        assert_eq!(Positions::read(&mut Fields::new(&bytes)), Some(positions.clone()));
         positions.apply_control(&Control::Forgotten { session: a });
         assert!(positions.sessions.is_empty());
     }

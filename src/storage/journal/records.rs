@@ -1,8 +1,8 @@
 //! The payload of a batch: groups of records, each group of one session and branch.
 
-use super::fields::{Fields, put_session};
 use crate::session::SessionName;
 use crate::storage::Branch;
+use crate::storage::fields::{Fields, put_session};
 
 /// Most bytes of one body; a longer one is not believed.
 pub(super) const BODY_MAX: u64 = 80 << 20;
@@ -108,7 +108,7 @@ pub(super) fn put_blob(out: &mut Vec<u8>, seq: u64, blob: BlobRef) {
 
 /// All groups of a batch; `None` if the payload makes no sense.
 pub(super) fn decode_batch(payload: &[u8]) -> Option<Vec<Group<'_>>> {
-    let mut fields = Fields(payload);
+    let mut fields = Fields::new(payload);
     let mut groups = Vec::new();
     while !fields.is_empty() {
         let session = fields.session()?;
@@ -130,7 +130,7 @@ fn decode_record<'a>(fields: &mut Fields<'a>) -> Option<StoredRecord<'a>> {
     let body = if head & 1 == 0 {
         Body::Inline(bytes)
     } else {
-        let mut fields = Fields(bytes);
+        let mut fields = Fields::new(bytes);
         let blob = BlobRef { id: fields.u64()?, len: fields.u64()?, crc: fields.u32()? };
         if !fields.is_empty() || blob.len > BODY_MAX {
             return None;
@@ -142,8 +142,8 @@ fn decode_record<'a>(fields: &mut Fields<'a>) -> Option<StoredRecord<'a>> {
 
 /// The payload of a chunk: which blob, where in it, and the bytes.
 pub(super) fn decode_chunk(payload: &[u8]) -> Option<(u64, u64, &[u8])> {
-    let mut fields = Fields(payload);
-    Some((fields.u64()?, fields.u64()?, fields.0))
+    let mut fields = Fields::new(payload);
+    Some((fields.u64()?, fields.u64()?, fields.rest()))
 }
 
 pub(super) fn encode_chunk(blob: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {

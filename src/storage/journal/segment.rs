@@ -1,9 +1,9 @@
 //! Segment files: their names, their header, and where things lie in them.
 
-use super::fields::Fields;
 use super::frame::{FLAG_LAST, FRAME_HEADER, FrameHeader, Kind, Seed, stride};
 use super::positions::Positions;
 use super::{DIRECTORY, Lineage};
+use crate::storage::fields::Fields;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -103,7 +103,7 @@ impl SegmentHeader {
         let header = bytes.get(..SEGMENT_HEADER).ok_or(HeaderFault::Unreadable)?;
         let (covered, crc) = header.split_at(SEGMENT_HEADER - 4);
         let intact = crc == crc32c::crc32c(covered).to_le_bytes(); // durability: J10
-        let mut fields = Fields(covered);
+        let mut fields = Fields::new(covered);
         if fields.bytes(8) != Some(&MAGIC[..]) || !intact {
             return Err(HeaderFault::Unreadable);
         }
@@ -180,7 +180,7 @@ impl Position {
     }
 
     fn read(payload: &[u8]) -> Option<Self> {
-        let mut fields = Fields(payload);
+        let mut fields = Fields::new(payload);
         let mut open_blobs = BTreeMap::new();
         for _ in 0..fields.u32()? {
             open_blobs.insert(fields.u64()?, fields.u64()?);

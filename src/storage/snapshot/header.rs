@@ -1,8 +1,9 @@
 //! The first block of a snapshot file: whose state it is, of which branch and `seq`, and why it was written.
 
-use super::{BLOCK_LEN, Fields, SnapshotError, put_text};
+use super::{BLOCK_LEN, SnapshotError};
 use crate::session::{SessionName, Timestamp};
 use crate::storage::codec::CODEC_ID;
+use crate::storage::fields::{Fields, put_text};
 use crate::storage::{Branch, Run, Summary};
 use std::fmt;
 
@@ -165,7 +166,7 @@ fn decode_rest(fields: &mut Fields<'_>) -> Option<Result<Header, SnapshotError>>
     let _compat = fields.u32()?;
     let codec = fields.u8()?;
     let purpose = if fields.u8()? == 0 { Purpose::Current } else { Purpose::Kept };
-    fields.take(2)?;
+    fields.bytes(2)?;
     let (lineage, branch) = (fields.u128()?, Branch(fields.u128()?));
     let (id, parent) = (SnapshotId(fields.u128()?), SnapshotId(fields.u128()?));
     let (epoch, seq) = (fields.u64()?, fields.u64()?);

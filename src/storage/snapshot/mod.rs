@@ -4,7 +4,6 @@
 //! *valid* only if every block's checksum, every section's hash, the root hash over all of them and the length agree,
 //! and the machine accepts what was in it. `docs/file-format.md` has the bytes.
 
-mod fields;
 mod header;
 mod reader;
 mod section;
@@ -13,8 +12,6 @@ mod writer;
 pub use header::{Header, Purpose, SnapshotId};
 pub use reader::{Verified, load, read_header, verify};
 pub use writer::{Written, write};
-
-pub(super) use fields::{Fields, put_text};
 
 use std::io;
 

@@ -1,6 +1,7 @@
 //! Section headers, the table of their offsets, and the last block of a snapshot file.
 
-use super::{BLOCK, BLOCK_LEN, Fields, SECTION_BYTES_MAX, SnapshotError};
+use super::{BLOCK, BLOCK_LEN, SECTION_BYTES_MAX, SnapshotError};
+use crate::storage::fields::Fields;
 
 /// Bytes of a section's header; its body follows at once.
 pub(super) const SECTION_HEADER: usize = 64;
@@ -47,11 +48,11 @@ impl SectionHeader {
         }
         let malformed = || SnapshotError::damaged(offset, "a section header is malformed");
         let mut fields = Fields::new(body);
-        let tag: [u8; 4] = fields.take(4).and_then(|tag| tag.try_into().ok()).ok_or_else(malformed)?;
+        let tag = fields.array::<4>().ok_or_else(malformed)?;
         let schema = fields.u16().ok_or_else(malformed)?;
         let (codec, flags) = fields.u8().zip(fields.u8()).ok_or_else(malformed)?;
         let (raw, len) = fields.u64().zip(fields.u64()).ok_or_else(malformed)?;
-        let hash: [u8; 32] = fields.take(32).and_then(|hash| hash.try_into().ok()).ok_or_else(malformed)?;
+        let hash = fields.array::<32>().ok_or_else(malformed)?;
         if codec != 0 || flags != 0 || raw != len || len > SECTION_BYTES_MAX {
             return Err(malformed());
         }
@@ -102,7 +103,7 @@ impl End {
         let sections = fields.u32().ok_or_else(malformed)?;
         fields.u32().ok_or_else(malformed)?;
         let (table_at, said_len) = fields.u64().zip(fields.u64()).ok_or_else(malformed)?;
-        let root: [u8; 32] = fields.take(32).and_then(|root| root.try_into().ok()).ok_or_else(malformed)?;
+        let root = fields.array::<32>().ok_or_else(malformed)?;
         let table_len = u64::from(sections) * 8;
         let fits = table_at.checked_add(super::aligned(table_len)) == Some(at);
         if said_len != file_len || !fits || !table_at.is_multiple_of(BLOCK) {
