@@ -5,7 +5,7 @@ use crate::session::Timestamp;
 use crate::storage::journal::{
     Control, FileMark, HistoryError, Positions, Published, Retention, Settings, Start, Verdict, Writer, history,
 };
-use crate::storage::vfs::{Open, RealVfs, SimDisk, Survival, Vfs};
+use crate::storage::vfs::{CountingVfs, Open, RealVfs, SimDisk, Survival, Vfs};
 use crate::storage::{Branch, Record, Run};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -53,6 +53,22 @@ fn a_listener_hears_only_what_survives_a_power_cut() {
         let (_, seen) = read(&disk.crash_image(Survival::Nothing), &[]).unwrap();
         assert_eq!(seqs(&seen, "a"), (1..=seq).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_batch_costs_one_write_and_one_sync() {
+    let disk = SimDisk::new();
+    let vfs = CountingVfs::new(Arc::new(disk.clone()));
+    let writer = Writer::open(Arc::new(vfs.clone()), small(), start(&disk), 1).unwrap();
+    let ear = Ear::on(&writer, "a");
+    append(&writer, "a", 1..=1, 100);
+    ear.wait(|heard| heard.durable == 1);
+    let before = vfs.counts();
+    append(&writer, "a", 2..=11, 100);
+    ear.wait(|heard| heard.durable == 11);
+    let after = vfs.counts();
+    assert_eq!((after.writes - before.writes, after.syncs - before.syncs), (1, 1), "ten records together");
+    assert_eq!(after.changes() - before.changes(), 2, "and nothing else");
 }
 
 #[test]
