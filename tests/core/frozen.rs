@@ -9,10 +9,12 @@ use hotset::session::{
     Change, ChatDraft, ChatId, ChatKind, ClientId, Event, MemberName, NodeId, NodePatch, NodePut, OpKey, Payload,
     PayloadChange, Role, TaskId, TaskPatch, TaskPut, TaskStatus, Timestamp,
 };
-use hotset::storage::{Machine, RecordBody};
+use hotset::storage::vfs::{Open, SharedVfs, SimDisk, Vfs};
+use hotset::storage::{Machine, OpenOptions, Outcome, RecordBody, Run, open};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 fn name(name: &str) -> MemberName {
     MemberName::new(name).expect("a name")
@@ -220,4 +222,34 @@ fn snapshots_of_version_1_decode_and_encode_as_they_always_did() {
     let parts = Parts(frozen.into_iter().map(section).collect());
     let loaded = loaded(&parts, &machine).expect("it was frozen");
     assert_eq!(loaded.session(), machine.session());
+}
+
+/// A disk that holds nothing but this file, as after a `cp` into a new data directory.
+fn disk_with(name: &str, bytes: &[u8]) -> SimDisk {
+    let disk = SimDisk::new();
+    let file = disk.open(Path::new(name), Open::CreateNew).expect("a new file");
+    file.write_at(0, &[bytes]).expect("it is written");
+    file.sync().expect("it is synced");
+    disk.sync_dir(Path::new("")).expect("its name is synced");
+    disk
+}
+
+#[test]
+fn a_snapshot_file_of_version_1_is_served_from_a_new_directory() {
+    // Written by the import of a real scene; it is never written anew.
+    let bytes = std::fs::read(golden("session_snapshot_v1.bin")).expect("the frozen file");
+    let vfs: SharedVfs = Arc::new(disk_with("session_snapshot.bin", &bytes));
+    let options = OpenOptions::new(Timestamp(1_800_000_000_000), Run(1));
+    let opened = open::<SessionMachine>(&vfs, &options).expect("it opens");
+    let [session] = &opened.sessions[..] else { panic!("one session, not {}", opened.sessions.len()) };
+    let Outcome::Serving { machine, restored: Some(restored) } = &session.outcome else {
+        panic!("it is not served: {:?}", session.outcome)
+    };
+    let (session, totals) = (machine.session(), machine.session().totals());
+    assert_eq!((totals.nodes, totals.tasks, totals.messages, totals.members), (24, 1, 1, 0));
+    assert_eq!((session.seq(), restored.seq, restored.replayed), (4, 4, 0), "its three events and that of the move");
+    let scene = node_id("00eb3f63-4b13-46a3-9fb0-a4f1e6c6afa4");
+    let scene = session.node(&scene).expect("the scene itself");
+    assert_eq!((&*scene.kind, &*scene.name, scene.dependencies.len()), ("Scene", "Scene", 8));
+    assert!(opened.store.close(Duration::from_secs(10)).sealed.is_ok());
 }
