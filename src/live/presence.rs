@@ -1,6 +1,6 @@
 //! Presence: what each member is doing right now. Passed on at once, never stored, only the newest of each.
 
-use super::tail::WireFormat;
+use super::tail::{WIRE_FORMATS, WireFormat};
 use crate::session::MemberName;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ pub struct Signal {
     pub name: MemberName,
     /// JSON text; `None` = the member is gone.
     pub data: Option<Bytes>,
-    frames: [OnceLock<Bytes>; 4],
+    frames: [OnceLock<Bytes>; WIRE_FORMATS],
 }
 
 impl Signal {

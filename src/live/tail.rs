@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many wire formats may encode events: each door claims its own slots.
-const WIRE_FORMATS: usize = 4;
+pub(super) const WIRE_FORMATS: usize = 4;
 
 /// Which encoding of events a connection reads; a slot in every chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
