@@ -8,7 +8,7 @@ use super::replies::{self, Outgoing};
 use super::state_parts::StateParts;
 use super::stream::Stream;
 use super::translate::{self, ClientMessage};
-use super::{CloseReason, PENDING_MAX, PRESENCE_BYTES_MAX};
+use super::{CloseReason, NativeSettings, PENDING_MAX, PRESENCE_BYTES_MAX};
 use crate::formats::json;
 use crate::live::{Closing, Edit, Following, Membership, Note, WireFormat, Work};
 use crate::ops::clock;
@@ -16,6 +16,7 @@ use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite;
 use tungstenite::Message;
@@ -77,6 +78,14 @@ impl Socket {
             }
             Err(error) => Poll::Ready(Err(read_end(error))),
         }
+    }
+
+    /// Takes messages of at most so many bytes from now on.
+    pub(super) fn take_messages_of(&mut self, bytes: usize) {
+        self.context.set_config(|config| {
+            config.max_message_size = Some(bytes);
+            config.max_frame_size = Some(bytes);
+        });
     }
 
     /// Appends a message of our own.
@@ -147,6 +156,7 @@ pub(super) struct Connection {
     socket: Socket,
     membership: Membership,
     pace: Pace,
+    settings: watch::Receiver<NativeSettings>,
     /// Everything up to this event has been handed to the socket.
     cursor: u64,
     /// A state that is being sent; events wait until it is through.
@@ -171,11 +181,17 @@ enum Turn {
 }
 
 impl Connection {
-    pub(super) fn new(socket: Socket, membership: Membership, pace: Pace) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        membership: Membership,
+        pace: Pace,
+        settings: watch::Receiver<NativeSettings>,
+    ) -> Self {
         Self {
             socket,
             membership,
             pace,
+            settings,
             cursor: 0,
             parts: None,
             presence_seen: 0,
@@ -242,6 +258,7 @@ impl Connection {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+        self.follow_settings();
         while self.inbound.len() < READ_AHEAD {
             match self.socket.poll_message(context) {
                 Poll::Ready(Ok(message)) => match message {
@@ -260,6 +277,16 @@ impl Connection {
             }
         }
         if self.inbound.is_empty() { Poll::Pending } else { Poll::Ready(Turn::Inbound) }
+    }
+
+    /// Takes changed settings over. Looking whether there are any costs one atomic read.
+    fn follow_settings(&mut self) {
+        if !matches!(self.settings.has_changed(), Ok(true)) {
+            return;
+        }
+        let settings = self.settings.borrow_and_update();
+        self.socket.take_messages_of(settings.message_bytes);
+        self.pace.change(settings.ops_per_second, settings.ops_burst, clock::instant());
     }
 
     /// Writes until there is nothing more to write, or the socket takes no more.

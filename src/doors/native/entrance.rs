@@ -183,11 +183,9 @@ impl NativeDoor {
     }
 
     fn connection(&self, mut socket: Socket, membership: crate::live::Membership, joined: Joined) -> Connection {
-        let settings = self.settings.borrow().clone();
-        socket.context.set_config(|config| {
-            config.max_message_size = Some(settings.message_bytes);
-            config.max_frame_size = Some(settings.message_bytes);
-        });
+        let mut follows = self.settings.clone();
+        let settings = follows.borrow_and_update().clone();
+        socket.take_messages_of(settings.message_bytes);
         let subscriber = membership.subscriber();
         let (mode, message) = mode_words(&joined.mode);
         let welcome = Welcome {
@@ -206,7 +204,7 @@ impl NativeDoor {
         };
         socket.say(&Outgoing::Welcome(&welcome));
         let pace = Pace::new(settings.ops_per_second, settings.ops_burst, clock::instant());
-        let mut connection = Connection::new(socket, membership, pace);
+        let mut connection = Connection::new(socket, membership, pace, follows);
         match joined.start {
             Start::Resumed(seq) => connection.resume_after(seq),
             Start::State(state) => connection.begin_with(StateParts::new(state)),
