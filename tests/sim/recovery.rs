@@ -133,6 +133,16 @@ fn a_rotten_snapshot_costs_nothing_and_is_kept_for_inspection() {
 }
 
 #[test]
+#[test]
+fn a_rotten_snapshot_is_kept_for_inspection_through_a_power_cut() {
+    let (sim, vfs) = used();
+    sim.tamper(Path::new(LIVE), 4200, b"rot");
+    let rotten = read_all(&*vfs, Path::new(LIVE), 1 << 20).unwrap();
+    drop(Daemon::start(&vfs).unwrap());
+    let after = image(&sim.crash_image(Survival::Nothing));
+    assert!(after.iter().any(|(path, bytes)| path.starts_with("quarantine") && *bytes == rotten));
+}
+
 fn a_cut_copy_over_the_snapshot_is_refused_and_nothing_changes() {
     let (_, vfs) = used();
     let backup = backups(&*vfs, "backups").remove(0);

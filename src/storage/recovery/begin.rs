@@ -93,6 +93,7 @@ impl Site<'_> {
             vfs.sync_dir(&files.backups())?;
         }
         if let Plan::Serve { rotten: Some(rotten), .. } = plan {
+            // No point of its own: a name that comes back is removed by the next start.
             let place = backups::quarantine(vfs, files, rotten, "rotten_snapshot")?;
             self.note(format!("the snapshot was damaged on disk and is now {}", vfs.display(&place)));
         }
@@ -148,6 +149,7 @@ impl Site<'_> {
         vfs.sync_dir(&files.root)?;
         Ok(name)
     }
+        // No point of its own: it removes the temporary name.
 
     /// Copies the journal's files as they are: whatever is in them can still be dug out.
     fn copy_journal(&mut self, why: &str) -> Result<(), OpenError> {
