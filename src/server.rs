@@ -11,7 +11,7 @@ pub(crate) use startup::{open_options, read_import};
 use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, prepare_data_dir};
 use crate::console::{Console, router};
 use crate::doors::native::{InFlight, NativeDoor, NativeSettings, Peer};
-use crate::live::{Directory, LiveSettings};
+use crate::live::{Directory, LiveSettings, SessionHandle};
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::{self, Signal};
 use crate::ops::{clock, logging, supervisor, watch};
@@ -191,7 +191,7 @@ impl Daemon {
             tokio::select! {
                 signal = signals.recv() => match signal {
                     Some(Signal::Reload) => self.reload(&mut reloader, log, true),
-                    Some(Signal::Save) => self.save_all().await,
+                    Some(Signal::Save) => drop(tokio::spawn(save_all(Arc::clone(&self.directory)))),
                     Some(Signal::Dump) => self.dump(),
                     Some(Signal::Stop) | None => break,
                 },
@@ -238,17 +238,6 @@ impl Daemon {
         }
     }
 
-    async fn save_all(&self) {
-        for session in self.directory.all() {
-            match session.save("signal".to_owned(), false).await {
-                Ok(Ok(saved)) if saved.reasons.is_empty() => {
-                    tracing::info!(session = %session.name(), "Nothing to save: nothing has changed");
-                }
-                Ok(_) | Err(_) => {}
-            }
-        }
-    }
-
     fn dump(&self) {
         for session in self.directory.all() {
             let shared = session.shared();
@@ -270,15 +259,7 @@ impl Daemon {
         supervisor::extend_timeout(FINAL_SAVE + Duration::from_secs(10));
         tracing::info!("Stopping: {} sessions", self.directory.all().len());
         self.accepting.abort();
-        let sessions = self.directory.all();
-        for session in &sessions {
-            session.drain(false).await;
-        }
-        let mut saves = tokio::task::JoinSet::new();
-        for session in sessions {
-            saves.spawn(async move { session.drain(true).await });
-        }
-        if tokio::time::timeout(FINAL_SAVE, saves.join_all()).await.is_err() {
+        if tokio::time::timeout(FINAL_SAVE, drain(self.directory.all())).await.is_err() {
             tracing::warn!("journal sealed, snapshot skipped");
         }
         tokio::time::sleep(GOODBYE).await;
@@ -294,6 +275,29 @@ impl Daemon {
         drop(self.gatekeeper);
     }
 }
+async fn save_all(directory: Arc<Directory>) {
+    for session in directory.all() {
+        match session.save("signal".to_owned(), false).await {
+            Ok(Ok(saved)) if saved.reasons.is_empty() => {
+                tracing::info!(session = %session.name(), "Nothing to save: nothing has changed");
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Stops all sessions from taking edits, and then saves them, beside each other.
+async fn drain(sessions: Vec<SessionHandle>) {
+    for session in &sessions {
+        session.drain(false).await;
+    }
+    let mut saves = tokio::task::JoinSet::new();
+    for session in sessions {
+        saves.spawn(async move { session.drain(true).await });
+    }
+    saves.join_all().await;
+}
+
 
 async fn tick(interval: &mut Option<tokio::time::Interval>) {
     match interval {

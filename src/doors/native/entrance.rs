@@ -10,7 +10,7 @@ use super::state_parts::StateParts;
 use super::stream::{InFlight, Stream};
 use super::{CloseReason, HELLO_BYTES_MAX, PENDING_MAX};
 use crate::doors::{Authority, Credentials, Denied};
-use crate::live::{Directory, JoinError, Joined, ResumeToken, SessionHandle, Start, Subscriber};
+use crate::live::{Directory, JoinError, Joined, OpenRefused, ResumeToken, SessionHandle, Start, Subscriber};
 use crate::ops::{clock, random};
 use crate::session::{ClientId, MemberName, Rejection, Role, SessionName};
 use axum::body::Body;
@@ -272,8 +272,8 @@ impl NativeDoor {
         let name = SessionName::new(session).map_err(|_| unknown(Denied::Wrong.to_string()))?;
         let create = self.settings.borrow().create_sessions;
         self.directory.open(&name, create).await.map_err(|error| match error {
-            crate::live::OpenRefused::NoSuchSession => unknown(Denied::Wrong.to_string()),
-            crate::live::OpenRefused::TooMany(_) | crate::live::OpenRefused::Failed(_) => unknown(error.to_string()),
+            OpenRefused::NoSuchSession => unknown(Denied::Wrong.to_string()),
+            OpenRefused::TooMany(_) | OpenRefused::NotServed(_) | OpenRefused::Failed(_) => unknown(error.to_string()),
         })
     }
 }
