@@ -5,7 +5,7 @@ mod keeper;
 mod listener;
 mod startup;
 
-pub(crate) use keeper::older_chat;
+pub(crate) use keeper::chat_in;
 pub(crate) use startup::{open_options, read_import};
 
 use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, prepare_data_dir};
@@ -128,7 +128,7 @@ impl Daemon {
         settings: &Settings,
         live: channel::Sender<LiveSettings>,
     ) -> Result<Self, ServeError> {
-        let Sessions { directory, store, refusals } = sessions;
+        let Sessions { directory, store } = sessions;
         let metrics = Metrics::new();
         let gatekeeper = Arc::new(Gatekeeper::new(access, metrics.clone()));
         let native = channel::Sender::new(native_settings(settings));
@@ -138,7 +138,6 @@ impl Daemon {
         let keeper = DirectoryKeeper {
             store: Arc::clone(&store),
             directory: Arc::clone(&directory),
-            refusals,
             data_dir: settings.data_dir.display().to_string(),
             save_interval: interval.subscribe(),
             connections: Arc::clone(&connections),
@@ -275,6 +274,7 @@ impl Daemon {
         drop(self.gatekeeper);
     }
 }
+
 async fn save_all(directory: Arc<Directory>) {
     for session in directory.all() {
         match session.save("signal".to_owned(), false).await {
@@ -297,7 +297,6 @@ async fn drain(sessions: Vec<SessionHandle>) {
     }
     saves.join_all().await;
 }
-
 
 async fn tick(interval: &mut Option<tokio::time::Interval>) {
     match interval {

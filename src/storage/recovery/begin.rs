@@ -15,7 +15,7 @@ use crate::storage::state_file;
 use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::SharedVfs;
 use crate::storage::{Branch, Machine, Record, Run};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,16 +48,19 @@ pub(super) fn begin<M: Machine>(
     let journaling = Journaling::begin(Arc::clone(vfs), start, site.epoch, run, options)?;
     state_file::write(&**vfs, state, history.lineage(), site.epoch)?;
     let mut sessions = Vec::new();
-    let mut shelves = Vec::new();
+    let (mut shelves, mut unserved) = (Vec::new(), BTreeSet::new());
     for (survey, plan) in plans {
         let kept = aside.remove(&survey.files.name).flatten();
         let (outcome, shelf) = site.settle(&journaling, &survey, plan, kept)?;
-        shelves.extend(shelf);
+        match shelf {
+            Some(shelf) => shelves.push(shelf),
+            None => _ = unserved.insert(survey.files.name.clone()),
+        }
         sessions.push(OpenedSession { name: survey.files.name.clone(), outcome });
     }
     let notes = site.notes;
     let setup = setup(vfs, &journaling, history.lineage(), journaling.epoch());
-    let store = Arc::new(DirectoryStore::running(lock, setup, shelves, journaling)?);
+    let store = Arc::new(DirectoryStore::running(lock, setup, shelves, unserved, journaling)?);
     Ok(Opened { sessions, store, notes, first_run })
 }
 
