@@ -72,10 +72,8 @@ pub(super) fn start_sessions(
     data_dir: &Path,
     live: watch::Receiver<LiveSettings>,
 ) -> Result<Sessions, ServeError> {
-    let Opened { sessions, store, notes, first_run } = opened;
-    for note in notes {
-        tracing::warn!("{note}");
-    }
+    // Its notes have been logged by those who made them.
+    let Opened { sessions, store, first_run, .. } = opened;
     if first_run {
         tracing::info!("No previous session found (first run)");
     }
@@ -85,7 +83,7 @@ pub(super) fn start_sessions(
         let name = session.name;
         let (machine, saved, sealed) = match session.outcome {
             Outcome::Serving { machine, restored } => {
-                let saved = restored.as_ref().map_or(0, |restored| restored.seq - restored.replayed);
+                let saved = restored.as_ref().map_or(0, |restored| restored.saved);
                 if let Some(restored) = &restored {
                     say_restored(&name, restored);
                 }
@@ -115,6 +113,9 @@ pub(super) fn start_sessions(
 }
 
 fn say_restored(name: &SessionName, restored: &Restored) {
+    if restored.seq == 0 {
+        return tracing::info!(session = %name, "Session is empty: nothing has happened in it yet");
+    }
     let time = chrono::DateTime::from_timestamp_millis(restored.at.0).unwrap_or_default();
     let summary = &restored.summary;
     tracing::info!(session = %name, "Session restored from disk");
@@ -129,9 +130,6 @@ fn say_restored(name: &SessionName, restored: &Restored) {
     );
     if restored.discarded_bytes > 0 {
         tracing::info!("  {} bytes that nobody had been promised were left out", restored.discarded_bytes);
-    }
-    if let Some(file) = &restored.pre_restore {
-        tracing::warn!("  What was newer than the restored snapshot is kept in {file}");
     }
 }
 
@@ -160,9 +158,9 @@ impl Recent {
         while self.bytes > RECENT_BYTES
             && let Some((_, bytes)) = self.events.pop_front()
         {
-        ControlFlow::Continue(())
             self.bytes -= bytes;
         }
+        ControlFlow::Continue(())
     }
 }
 
@@ -202,6 +200,8 @@ pub(crate) fn read_import(path: &Path, limits: &Limits) -> Result<(Vec<SeedStep>
     let now = Timestamp(clock::now_ms());
     let steps = import.into_steps(limits).into_iter();
     let steps = steps.map(|step| SeedStep { author: step.author, at: step.at.unwrap_or(now), command: step.command });
+    Ok((steps.collect(), source))
+}
 
 #[cfg(test)]
 mod tests {
@@ -224,6 +224,4 @@ mod tests {
         let held: Vec<u64> = recent.events.iter().map(|(event, _)| event.seq).collect();
         assert_eq!(held, (86..=100).collect::<Vec<u64>>());
     }
-}
-    Ok((steps.collect(), source))
 }

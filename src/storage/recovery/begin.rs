@@ -9,8 +9,8 @@ use crate::storage::backups::{self, Identity, SessionFiles};
 use crate::storage::journal::{self, Control, Lineage, Positions, Start};
 use crate::storage::journaling::Journaling;
 use crate::storage::metadata::iso;
-use crate::storage::saver::{Order, Publication, SaverSetup, Shelf};
-use crate::storage::snapshot::{self, Header, Purpose, SnapshotId};
+use crate::storage::saver::{Order, Publication, SaveError, SaverSetup, Shelf};
+use crate::storage::snapshot::{self, Header, Purpose, SnapshotError, SnapshotId};
 use crate::storage::state_file;
 use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::SharedVfs;
@@ -93,10 +93,10 @@ impl Site<'_> {
         files.remove_temporary(vfs)?;
         if let Some(twin) = survey.twin_of_live() {
             vfs.unlink(&twin.path)?; // durability: S24
+            // No point of its own: a name that comes back is removed by the next start.
             vfs.sync_dir(&files.backups())?;
         }
         if let Plan::Serve { rotten: Some(rotten), .. } = plan {
-            // No point of its own: a name that comes back is removed by the next start.
             let place = backups::quarantine(vfs, files, rotten, "rotten_snapshot")?;
             self.note(format!("the snapshot was damaged on disk and is now {}", vfs.display(&place)));
         }
@@ -149,10 +149,10 @@ impl Site<'_> {
         let name = backups::free_name(vfs, &files.kept(), "pre_restore", self.options.now)?;
         vfs.rename(&temporary, &name)?;
         vfs.sync_dir(&files.kept())?; // durability: S25
+        // No point of its own: it removes the temporary name.
         vfs.sync_dir(&files.root)?;
         Ok(name)
     }
-        // No point of its own: it removes the temporary name.
 
     /// Copies the journal's files as they are: whatever is in them can still be dug out.
     fn copy_journal(&mut self, why: &str) -> Result<(), OpenError> {
@@ -207,8 +207,9 @@ impl Site<'_> {
                 Ok((Outcome::Serving { machine: M::empty(), restored: None }, Some(shelf)))
             }
             Plan::Serve { built, .. } => {
-                let restored = built.restored(discarded, self.options.now);
+                let mut restored = built.restored(discarded, self.options.now);
                 let shelf = self.resume(journaling, survey, &built)?;
+                restored.saved = shelf.published.map_or(0, |published| published.seq);
                 Ok((Outcome::Serving { machine: built.machine, restored: Some(restored) }, Some(shelf)))
             }
             Plan::Restore(restore) => {
@@ -240,6 +241,8 @@ impl Site<'_> {
                 journaling.record_published(name, branch, &live)?;
                 shelf.parent = live.id;
             }
+            // Nothing has ever happened in it: nothing is to be saved.
+            None if built.base.is_none() && built.machine.seq() == 0 => {}
             None => {
                 // What is in place, if anything, has been moved to quarantine or lacks events.
                 self.save_now(journaling, &mut shelf, &built.machine, "recovery")?;
@@ -289,7 +292,9 @@ impl Site<'_> {
         let restored = Restored {
             at: header.at,
             seq,
-            summary: machine.summary(),
+            saved: seq,
+            // As in the file: the state itself has nobody online any more.
+            summary: header.summary,
             replayed: 0,
             discarded_bytes: self.history.discarded_bytes(),
             pre_restore,
@@ -314,7 +319,7 @@ impl Site<'_> {
             also_backup: true,
             abandon: &AtomicBool::new(false),
         };
-        let saved = shelf.save(&setup, &order).map_err(|error| OpenError::Journal(error.to_string()))?;
+        let saved = shelf.save(&setup, &order)?;
         if saved.published {
             Ok(())
         } else {
@@ -335,6 +340,15 @@ fn restore_note(reason: Reason, source: &str, highest: u64, header: &Header, kep
             format!("restored {source}; what was in its place ({newer} newer events) is kept in {kept}")
         }
         (Reason::Restored, None) => format!("restored {source}"),
+    }
+}
+
+impl From<SaveError> for OpenError {
+    fn from(error: SaveError) -> Self {
+        match error {
+            SaveError::Io(error) | SaveError::Snapshot(SnapshotError::Io(error)) => Self::Io(error),
+            SaveError::Snapshot(_) | SaveError::Journal(_) | SaveError::Abandoned => Self::Journal(error.to_string()),
+        }
     }
 }
 
