@@ -5,13 +5,13 @@ mod keeper;
 mod listener;
 mod startup;
 
-pub(crate) use keeper::older_chat;
+pub(crate) use keeper::chat_in;
 pub(crate) use startup::{open_options, read_import};
 
 use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, prepare_data_dir};
 use crate::console::{Console, router};
 use crate::doors::native::{InFlight, NativeDoor, NativeSettings, Peer};
-use crate::live::{Directory, LiveSettings};
+use crate::live::{Directory, LiveSettings, SessionHandle};
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::{self, Signal};
 use crate::ops::{clock, logging, supervisor, watch};
@@ -128,7 +128,7 @@ impl Daemon {
         settings: &Settings,
         live: channel::Sender<LiveSettings>,
     ) -> Result<Self, ServeError> {
-        let Sessions { directory, store, refusals } = sessions;
+        let Sessions { directory, store } = sessions;
         let metrics = Metrics::new();
         let gatekeeper = Arc::new(Gatekeeper::new(access, metrics.clone()));
         let native = channel::Sender::new(native_settings(settings));
@@ -138,7 +138,6 @@ impl Daemon {
         let keeper = DirectoryKeeper {
             store: Arc::clone(&store),
             directory: Arc::clone(&directory),
-            refusals,
             data_dir: settings.data_dir.display().to_string(),
             save_interval: interval.subscribe(),
             connections: Arc::clone(&connections),
@@ -191,7 +190,7 @@ impl Daemon {
             tokio::select! {
                 signal = signals.recv() => match signal {
                     Some(Signal::Reload) => self.reload(&mut reloader, log, true),
-                    Some(Signal::Save) => self.save_all().await,
+                    Some(Signal::Save) => drop(tokio::spawn(save_all(Arc::clone(&self.directory)))),
                     Some(Signal::Dump) => self.dump(),
                     Some(Signal::Stop) | None => break,
                 },
@@ -238,17 +237,6 @@ impl Daemon {
         }
     }
 
-    async fn save_all(&self) {
-        for session in self.directory.all() {
-            match session.save("signal".to_owned(), false).await {
-                Ok(Ok(saved)) if saved.reasons.is_empty() => {
-                    tracing::info!(session = %session.name(), "Nothing to save: nothing has changed");
-                }
-                Ok(_) | Err(_) => {}
-            }
-        }
-    }
-
     fn dump(&self) {
         for session in self.directory.all() {
             let shared = session.shared();
@@ -271,15 +259,7 @@ impl Daemon {
         supervisor::extend_timeout(FINAL_SAVE + Duration::from_secs(10));
         tracing::info!("Stopping: {} sessions", self.directory.all().len());
         self.accepting.abort();
-        let sessions = self.directory.all();
-        for session in &sessions {
-            session.drain(false).await;
-        }
-        let mut saves = tokio::task::JoinSet::new();
-        for session in sessions {
-            saves.spawn(async move { session.drain(true).await });
-        }
-        if tokio::time::timeout(FINAL_SAVE, saves.join_all()).await.is_err() {
+        if tokio::time::timeout(FINAL_SAVE, drain(self.directory.all())).await.is_err() {
             tracing::warn!("journal sealed, snapshot skipped");
         }
         tokio::time::sleep(GOODBYE).await;
@@ -294,6 +274,29 @@ impl Daemon {
         }
         drop(self.gatekeeper);
     }
+}
+
+async fn save_all(directory: Arc<Directory>) {
+    for session in directory.all() {
+        match session.save("signal".to_owned(), false).await {
+            Ok(Ok(saved)) if saved.reasons.is_empty() => {
+                tracing::info!(session = %session.name(), "Nothing to save: nothing has changed");
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Stops all sessions from taking edits, and then saves them, beside each other.
+async fn drain(sessions: Vec<SessionHandle>) {
+    for session in &sessions {
+        session.drain(false).await;
+    }
+    let mut saves = tokio::task::JoinSet::new();
+    for session in sessions {
+        saves.spawn(async move { session.drain(true).await });
+    }
+    saves.join_all().await;
 }
 
 async fn tick(interval: &mut Option<tokio::time::Interval>) {

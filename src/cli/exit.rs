@@ -121,6 +121,7 @@ impl From<OpenError> for Failure {
             OpenError::Locked { .. } => Exit::Temporary,
             OpenError::Unusable { .. } => Exit::Permission,
             OpenError::Unsupported { .. } => Exit::Config,
+            OpenError::Disk { error, .. } => exit_of(error, Exit::InputOutput),
             OpenError::Io(source) => exit_of(source, Exit::InputOutput),
             OpenError::Journal(_) => Exit::InputOutput,
         };

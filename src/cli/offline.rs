@@ -7,7 +7,7 @@ use crate::config::Loaded;
 use crate::live::machine::SessionMachine;
 use crate::live::{export as write_export, seed};
 use crate::ops::clock;
-use crate::server::{older_chat, open_options, read_import};
+use crate::server::{chat_in, open_options, read_import};
 use crate::session::{Session, SessionName, Timestamp};
 use crate::storage::fsck::{BackupInfo, Condition, fsck as check_directory, list_backups as list, verify_backup};
 use crate::storage::inspect::{View, view};
@@ -275,9 +275,8 @@ fn close(opened: &Opened<SessionMachine>) -> Result<(), Failure> {
 /// `hotset export` when no daemon runs: what the next start would serve.
 pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write) -> Result<(), Failure> {
     let vfs = directory(loaded)?;
-    let mut records = Vec::new();
-    let seen =
-        view::<SessionMachine>(&vfs, session, &mut |seq, body| records.extend(older_chat(&[(seq, body.to_vec())])));
+    let mut chat = Vec::new();
+    let seen = view::<SessionMachine>(&vfs, session, &mut |_, record| chat.extend(chat_in(record)));
     let (machine, damage) = match seen? {
         View::State { machine, damage } => (machine, damage),
         View::Unknown => return Err(Failure::new(Exit::Data, format!("there is no session {session}"))),
@@ -286,7 +285,7 @@ pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write
         }
     };
     let mut out = BufWriter::new(out);
-    write_export(session, machine.session(), &records, &mut out)?;
+    write_export(session, machine.session(), |visit| _ = chat.iter().try_for_each(visit), &mut out)?;
     out.flush()?;
     match damage {
         None => Ok(()),

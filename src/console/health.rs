@@ -17,7 +17,7 @@ pub struct Readiness {
 impl Readiness {
     /// Looks at everything that readiness depends on.
     pub(super) fn of(console: &Console) -> Self {
-        let mut reasons = console.keeper.refusals();
+        let mut reasons = console.directory.refusals();
         let overdue = console.keeper.save_interval() * 3;
         for session in console.directory.all() {
             let name = session.name();

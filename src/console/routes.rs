@@ -2,7 +2,7 @@
 
 use super::health::Readiness;
 use super::status::{JournalStatus, Status};
-use crate::live::{Directory, SaveOutcome, SessionHandle, export};
+use crate::live::{ChatVisitor, Directory, SaveOutcome, SessionHandle, export};
 use crate::ops::metrics::{self, Metrics};
 use crate::session::{ChatMessage, SessionName};
 use axum::Router;
@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -33,8 +34,6 @@ type BackupJson = serde_json::Value;
 
 /// What the console asks of whoever keeps the data directory.
 pub trait Keeper: Send + Sync {
-    /// Sessions that are not served, and why; each with the command that repairs it where one is known.
-    fn refusals(&self) -> Vec<String>;
     /// The interval between saves.
     fn save_interval(&self) -> Duration;
     /// The data directory, for people.
@@ -43,8 +42,8 @@ pub trait Keeper: Send + Sync {
     fn journal(&self) -> JournalStatus;
     /// The session's backups, newest first. Blocks: called on a thread for that.
     fn backups(&self, session: &SessionName) -> Result<Vec<BackupJson>, String>;
-    /// Chat that the live state has forgotten and the journal still has. Blocks.
-    fn older_chat(&self, session: &SessionName) -> Vec<Arc<ChatMessage>>;
+    /// Visits the chat that the journal still has, up to a durable event, in order. Blocks.
+    fn chat(&self, session: &SessionName, through: u64, visit: &mut dyn FnMut(&ChatMessage) -> ControlFlow<()>);
     /// Brings gauges up to date before they are read.
     fn refresh(&self, metrics: &Metrics);
 }
@@ -183,10 +182,10 @@ async fn export_session(State(console): State<Arc<Console>>, Path(name): Path<St
     };
     let (pieces, receiver) = mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
-        let older = console.keeper.older_chat(session.name());
         let mut out = Pieces { pieces, piece: Vec::with_capacity(EXPORT_PIECE) };
+        let chat = |visit: &mut ChatVisitor<'_>| console.keeper.chat(session.name(), state.seq(), visit);
         // A reader that goes away ends the export; nobody is left to be told.
-        if export(session.name(), &state, &older, &mut out).and_then(|()| out.flush()).is_err() {
+        if export(session.name(), &state, chat, &mut out).and_then(|()| out.flush()).is_err() {
             tracing::debug!("an export was not read to its end");
         }
     });

@@ -16,6 +16,9 @@ pub enum OpenRefused {
     /// As many sessions as allowed exist already.
     #[error("there are {0} sessions already, which is the limit (MAX_SESSIONS)")]
     TooMany(usize),
+    /// It exists and is not served; says why, and what repairs it.
+    #[error("{0}")]
+    NotServed(String),
     /// It could not be made.
     #[error("the session cannot be made: {0}")]
     Failed(String),
@@ -26,12 +29,13 @@ pub struct Directory {
     store: Arc<dyn Store>,
     settings: watch::Receiver<LiveSettings>,
     sessions: Mutex<BTreeMap<SessionName, SessionHandle>>,
+    refused: Mutex<BTreeMap<SessionName, String>>,
 }
 
 impl Directory {
     /// An empty directory over a store.
     pub fn new(store: Arc<dyn Store>, settings: watch::Receiver<LiveSettings>) -> Self {
-        Self { store, settings, sessions: Mutex::default() }
+        Self { store, settings, sessions: Mutex::default(), refused: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionName, SessionHandle>> {
@@ -45,6 +49,20 @@ impl Directory {
         handle
     }
 
+    /// Notes that a session which exists is not served, and why.
+    pub fn refuse(&self, name: SessionName, why: String) {
+        self.lock_refused().insert(name, why);
+    }
+
+    /// Why sessions that exist are not served, in order of their names.
+    pub fn refusals(&self) -> Vec<String> {
+        self.lock_refused().values().cloned().collect()
+    }
+
+    fn lock_refused(&self) -> MutexGuard<'_, BTreeMap<SessionName, String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The session of that name, if there is one.
     pub fn get(&self, name: &SessionName) -> Option<SessionHandle> {
         self.lock().get(name).cloned()
@@ -54,6 +72,10 @@ impl Directory {
     pub async fn open(&self, name: &SessionName, create_up_to: Option<usize>) -> Result<SessionHandle, OpenRefused> {
         if let Some(handle) = self.get(name) {
             return Ok(handle);
+        }
+        let refused = self.lock_refused().get(name).cloned();
+        if let Some(why) = refused {
+            return Err(OpenRefused::NotServed(why));
         }
         let most = create_up_to.ok_or(OpenRefused::NoSuchSession)?;
         if self.lock().len() >= most {

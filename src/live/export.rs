@@ -5,9 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::ops::ControlFlow;
 
 /// The version of the document's shape, in its field `hotset_export`.
 pub const EXPORT_VERSION: u32 = 1;
@@ -61,11 +60,15 @@ struct MemberOut<'a> {
     metadata: &'a RawValue,
 }
 
-/// Writes the session. `older_chat` are messages that the live state has forgotten and the journal still has.
+/// Takes messages one after the other, until it has had enough.
+pub type ChatVisitor<'a> = dyn FnMut(&ChatMessage) -> ControlFlow<()> + 'a;
+
+/// Writes the session. `chat` hands out what the journal still has of its messages, in order, up to this state: those
+/// that the live state has forgotten are written before those that it has.
 pub fn export(
     name: &SessionName,
     session: &Session,
-    older_chat: &[Arc<ChatMessage>],
+    chat: impl FnOnce(&mut ChatVisitor<'_>),
     out: &mut impl Write,
 ) -> io::Result<()> {
     let header = serde_json::json!({ "hotset_export": EXPORT_VERSION, "session": name.as_str(), "seq": session.seq() });
@@ -73,15 +76,27 @@ pub fn export(
     out.write_all(header.strip_suffix('}').unwrap_or(&header).as_bytes())?;
     list(out, "nodes", session.nodes().map(|node| node_out(node)))?;
     list(out, "tasks", session.tasks().map(|task| Ok(task_out(task))))?;
-    let chat: BTreeMap<u64, &Arc<ChatMessage>> = older_chat
-        .iter()
-        .map(|message| (message.seq, message))
-        .filter(|(_, m)| session.message(&m.id).is_none())
-        .collect();
-    let chat = chat.into_values().chain(session.messages());
-    list(out, "chat", chat.map(|message| Ok(message_out(message))))?;
+    chat_list(out, session, chat)?;
     list(out, "members", session.members().map(|member| member_out(member)))?;
     out.write_all(b"\n}\n")
+}
+
+fn chat_list(out: &mut impl Write, session: &Session, chat: impl FnOnce(&mut ChatVisitor<'_>)) -> io::Result<()> {
+    let mut list = List::begin(out, "chat")?;
+    let mut written = Ok(());
+    chat(&mut |message| {
+        // An id that was forgotten may have been used again.
+        let is_live = session.message(&message.id).is_some_and(|live| live.seq == message.seq);
+        if !is_live {
+            written = list.entry(&message_out(message));
+        }
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    written?;
+    for message in session.messages() {
+        list.entry(&message_out(message))?;
+    }
+    list.end()
 }
 
 fn list<T: Serialize>(
@@ -89,12 +104,34 @@ fn list<T: Serialize>(
     name: &str,
     entries: impl Iterator<Item = io::Result<T>>,
 ) -> io::Result<()> {
-    write!(out, ",\n\"{name}\":[")?;
-    for (index, entry) in entries.enumerate() {
-        out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
-        serde_json::to_writer(&mut *out, &entry?)?;
+    let mut list = List::begin(out, name)?;
+    for entry in entries {
+        list.entry(&entry?)?;
     }
-    out.write_all(b"]")
+    list.end()
+}
+
+/// A field that holds a list, written entry by entry.
+struct List<'a, W> {
+    out: &'a mut W,
+    separator: &'static [u8],
+}
+
+impl<'a, W: Write> List<'a, W> {
+    fn begin(out: &'a mut W, name: &str) -> io::Result<Self> {
+        write!(out, ",\n\"{name}\":[")?;
+        Ok(Self { out, separator: b"\n" })
+    }
+
+    fn entry(&mut self, entry: &impl Serialize) -> io::Result<()> {
+        self.out.write_all(self.separator)?;
+        self.separator = b",\n";
+        Ok(serde_json::to_writer(&mut *self.out, entry)?)
+    }
+
+    fn end(self) -> io::Result<()> {
+        self.out.write_all(b"]")
+    }
 }
 
 fn raw(json: &[u8]) -> io::Result<&RawValue> {
@@ -153,4 +190,45 @@ fn member_out(member: &Member) -> io::Result<MemberOut<'_>> {
         online: member.online.is_some(),
         metadata: raw(&member.metadata)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{
+        Author, Change, ChatDraft, ChatKind, Command, Decision, Event, Limits, MemberName, Operation, Role, Timestamp,
+    };
+
+    fn post(texts: &[&str]) -> Command {
+        let draft = |text: &&str| ChatDraft { id: None, kind: ChatKind::Text, text: (**text).into() };
+        Command::Edit { op: None, operations: texts.iter().map(draft).map(Operation::ChatPost).collect() }
+    }
+
+    fn message(event: &Event, change: &Change) -> Option<ChatMessage> {
+        let Change::ChatPosted(ChatDraft { id: Some(id), kind, text }) = change else { return None };
+        let (id, text, author) = (id.clone(), text.clone(), event.author.clone());
+        Some(ChatMessage { id, kind: *kind, text, author, at: event.at, seq: event.seq })
+    }
+
+    #[test]
+    fn every_message_is_exported_once_however_many_came_with_one_event() {
+        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let limits = Limits { chat_messages: 2, ..Limits::default() };
+        let (mut session, mut said) = (Session::default(), Vec::new());
+        for texts in [&["a", "b", "c"][..], &["d", "e"], &["f"]] {
+            let Ok(Decision::New(event)) = session.decide(&post(texts), &author, Timestamp(0), &limits) else {
+                panic!("it was not accepted")
+            };
+            session.evolve(&event);
+            said.extend(event.changes.iter().filter_map(|change| message(&event, change)));
+        }
+        assert_eq!(session.messages().count(), 2);
+        let mut out = Vec::new();
+        let name = SessionName::default_session();
+        export(&name, &session, |visit| _ = said.iter().try_for_each(visit), &mut out)
+            .expect("memory takes everything");
+        let document: serde_json::Value = serde_json::from_slice(&out).expect("it is JSON");
+        let texts: Vec<_> = document["chat"].as_array().into_iter().flatten().map(|m| m["text"].as_str()).collect();
+        assert_eq!(texts, ["a", "b", "c", "d", "e", "f"].map(Some));
+    }
 }

@@ -101,6 +101,7 @@ impl Shared {
     }
 
     pub(super) fn note_save(&self, outcome: &SaveOutcome) {
+        self.meter.save_ended(outcome.is_ok());
         let mut last = self.last_save.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Ok(saved) => *last = LastSave { saved: Some(saved.clone()), failed: None },

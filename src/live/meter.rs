@@ -2,7 +2,9 @@
 //! can be read off rather than believed.
 
 use crate::ops::clock;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Counts and maxima of one session since it was opened.
@@ -10,6 +12,10 @@ use std::time::Duration;
 pub struct Meter {
     saving: AtomicBool,
     released: AtomicU64,
+    waiting: AtomicU64,
+    saved: AtomicU64,
+    saves_failed: AtomicU64,
+    rejected: Mutex<BTreeMap<&'static str, u64>>,
     turn_max_ns: AtomicU64,
     turn_max_saving_ns: AtomicU64,
     capture_max_ns: AtomicU64,
@@ -27,6 +33,12 @@ pub(super) struct Watch {
 pub struct Reading {
     /// Events shown to connections.
     pub released: u64,
+    /// Events decided and not yet on disk, hence not yet shown.
+    pub waiting: u64,
+    /// Saves that succeeded.
+    pub saved: u64,
+    /// Saves that failed, or could not even begin.
+    pub saves_failed: u64,
     /// Longest turn of the session task in which somebody joined, CPU time, while no save was under way.
     pub turn_max: Duration,
     /// Longest turn while a save was under way.
@@ -64,11 +76,33 @@ impl Meter {
         self.released.fetch_add(events, Ordering::Relaxed);
     }
 
+    pub(super) fn waiting(&self, events: u64) {
+        self.waiting.store(events, Ordering::Relaxed);
+    }
+
+    pub(super) fn save_ended(&self, succeeded: bool) {
+        let count = if succeeded { &self.saved } else { &self.saves_failed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn rejected(&self, code: &'static str) {
+        *self.rejected.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+    }
+
+    /// How many commands were refused, by the stable name of the reason.
+    pub fn rejections(&self) -> BTreeMap<&'static str, u64> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What it shows now.
     pub fn read(&self) -> Reading {
+        let count = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let duration = |value: &AtomicU64| Duration::from_nanos(value.load(Ordering::Relaxed));
         Reading {
-            released: self.released.load(Ordering::Relaxed),
+            released: count(&self.released),
+            waiting: count(&self.waiting),
+            saved: count(&self.saved),
+            saves_failed: count(&self.saves_failed),
             turn_max: duration(&self.turn_max_ns),
             turn_max_saving: duration(&self.turn_max_saving_ns),
             capture_max: duration(&self.capture_max_ns),

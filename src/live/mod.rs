@@ -21,7 +21,7 @@ mod tests;
 
 pub use crate::storage::SaveOutcome;
 pub use directory::{Directory, OpenRefused};
-pub use export::{EXPORT_VERSION, export};
+pub use export::{ChatVisitor, EXPORT_VERSION, export};
 pub use handle::{Counts, LastSave, LiveSettings, Membership, SessionHandle, SessionOrigin, Shared};
 pub use meter::{Meter, Reading};
 pub use presence::{PresenceBoard, Signal};

@@ -4,7 +4,7 @@ use super::handle::Counts;
 use super::request::{JoinError, Joined, ResumeToken};
 use super::subscriber::{Note, Subscriber};
 use super::tail;
-use crate::session::{Event, Session};
+use crate::session::{Event, Rejection, Session};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -20,13 +20,13 @@ pub(super) struct Pending {
     counts: VecDeque<Counts>,
 }
 
-/// A join whose event is not durable yet.
+/// A join, granted or refused, whose grounds are not durable yet.
 pub(super) struct PendingJoin {
     pub(super) subscriber: Arc<Subscriber>,
     pub(super) token: Option<ResumeToken>,
     pub(super) reply: oneshot::Sender<Result<Joined, JoinError>>,
-    /// The state with the join in it.
-    pub(super) state: Session,
+    /// The state with the join in it, or why there is none.
+    pub(super) decided: Result<Session, Rejection>,
 }
 
 /// What may be shown now.
@@ -55,7 +55,7 @@ impl Pending {
         self.notes.push_back((barrier, Arc::clone(subscriber), note));
     }
 
-    /// A join whose event is `barrier`.
+    /// A join that shows the state at `barrier`.
     pub(super) fn join(&mut self, barrier: u64, join: PendingJoin) {
         self.joins.push_back((barrier, join));
     }
@@ -63,6 +63,11 @@ impl Pending {
     /// About how much memory waits for the disk.
     pub(super) fn cost(&self) -> usize {
         self.cost
+    }
+
+    /// How many events wait for the disk.
+    pub(super) fn events(&self) -> usize {
+        self.events.len()
     }
 
     /// Hands out what is durable now.

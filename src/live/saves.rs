@@ -1,10 +1,13 @@
 //! When a session is saved: at intervals, when somebody leaves, on request, and never when nothing has changed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Between saves because somebody left, after the first.
 const DISCONNECT_SPACING: Duration = Duration::from_secs(5);
+
+/// Most reasons of either kind that wait for the next save; more merge without a line of their own.
+const REASONS_MAX: usize = 256;
 
 /// Decides when to save, and why. Knows times and numbers only.
 #[derive(Debug)]
@@ -12,8 +15,10 @@ pub(super) struct SavePlan {
     interval: Duration,
     next_auto: Instant,
     last_disconnect: Option<Instant>,
-    reasons: BTreeSet<String>,
-    disconnects: Vec<String>,
+    /// Why somebody asked for a save, and the newest event it should hold.
+    reasons: BTreeMap<String, u64>,
+    /// Who left, in order, and with which event.
+    disconnects: Vec<(String, u64)>,
     saved: u64,
     in_progress: bool,
 }
@@ -24,7 +29,7 @@ impl SavePlan {
             interval,
             next_auto: now + interval,
             last_disconnect: None,
-            reasons: BTreeSet::new(),
+            reasons: BTreeMap::new(),
             disconnects: Vec::new(),
             saved,
             in_progress: false,
@@ -39,17 +44,26 @@ impl SavePlan {
         }
     }
 
-    /// A member has left.
-    pub(super) fn left(&mut self, name: &str) {
+    /// A member has left, with the event `head`.
+    pub(super) fn left(&mut self, name: &str, head: u64) {
         let reason = format!("user_disconnect:{name}");
-        if !self.disconnects.contains(&reason) && self.disconnects.len() < 256 {
-            self.disconnects.push(reason);
+        if let Some(known) = self.disconnects.iter_mut().find(|(known, _)| *known == reason) {
+            known.1 = head;
+        } else if self.disconnects.len() < REASONS_MAX {
+            self.disconnects.push((reason, head));
         }
     }
 
-    /// Somebody asked for a save.
-    pub(super) fn requested(&mut self, reason: String) {
-        self.reasons.insert(reason);
+    /// Somebody asked for a save that holds `head`.
+    pub(super) fn requested(&mut self, reason: String, head: u64) {
+        if self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&reason) {
+            self.reasons.insert(reason, head);
+        }
+    }
+
+    /// Whoever asked for a save has been told that there will be none.
+    pub(super) fn refused(&mut self) {
+        self.reasons.clear();
     }
 
     /// The reasons to save now; empty = do not. `head` is the newest event.
@@ -62,13 +76,12 @@ impl SavePlan {
             self.next_auto = now + self.interval;
         }
         if head == self.saved {
-            self.disconnects.clear();
             return Vec::new();
         }
-        let mut reasons: Vec<String> = std::mem::take(&mut self.reasons).into_iter().collect();
+        let mut reasons: Vec<String> = std::mem::take(&mut self.reasons).into_keys().collect();
         if self.last_disconnect.is_none_or(|last| now >= last + DISCONNECT_SPACING) && !self.disconnects.is_empty() {
             self.last_disconnect = Some(now);
-            reasons.append(&mut self.disconnects);
+            reasons.extend(self.disconnects.drain(..).map(|(reason, _)| reason));
         }
         if auto && reasons.is_empty() {
             reasons.push("auto-save".to_owned());
@@ -95,7 +108,15 @@ impl SavePlan {
         self.in_progress = false;
         if let Some(seq) = saved {
             self.saved = self.saved.max(seq);
+            // What it holds needs no other save; a reason that was left behind would be given for somebody else's.
+            self.reasons.retain(|_, head| *head > seq);
+            self.disconnects.retain(|(_, head)| *head > seq);
         }
+    }
+
+    /// Whether a save has been handed over and has not ended.
+    pub(super) fn is_saving(&self) -> bool {
+        self.in_progress
     }
 
     /// Whether everything is in a snapshot file.
@@ -117,18 +138,18 @@ mod tests {
     #[test]
     fn nothing_changed_nothing_saved() {
         let (mut plan, now) = plan();
-        plan.left("alice");
-        plan.requested("signal".to_owned());
+        plan.left("alice", 0);
+        plan.requested("signal".to_owned(), 0);
         assert!(plan.due(0, now + Duration::from_secs(121)).is_empty());
     }
 
     #[test]
     fn the_first_disconnect_saves_at_once_and_the_next_ones_together_after_five_seconds() {
         let (mut plan, now) = plan();
-        plan.left("alice");
+        plan.left("alice", 1);
         assert_eq!(plan.due(1, now), ["user_disconnect:alice"]);
-        plan.left("bob");
-        plan.left("carol");
+        plan.left("bob", 2);
+        plan.left("carol", 2);
         assert!(plan.due(2, now + Duration::from_secs(4)).is_empty());
         assert_eq!(plan.wake_at(), now + Duration::from_secs(5));
         assert_eq!(plan.due(2, plan.wake_at()), ["user_disconnect:bob", "user_disconnect:carol"]);
@@ -137,16 +158,32 @@ mod tests {
     #[test]
     fn requests_during_a_save_merge_into_the_next_one() {
         let (mut plan, now) = plan();
-        plan.requested("signal".to_owned());
+        plan.requested("signal".to_owned(), 5);
         assert_eq!(plan.due(5, now), ["signal"]);
         plan.started();
-        plan.left("alice");
-        plan.requested("request:bob".to_owned());
+        plan.left("alice", 6);
+        plan.requested("request:bob".to_owned(), 6);
         assert!(plan.due(6, now).is_empty());
         plan.ended(Some(5));
         assert_eq!(plan.due(6, now), ["request:bob", "user_disconnect:alice"]);
         plan.ended(Some(6));
         assert!(plan.is_clean(6));
+    }
+
+    #[test]
+    fn a_reason_that_a_save_has_covered_is_not_given_for_a_later_one() {
+        let (mut plan, now) = plan();
+        plan.requested("signal".to_owned(), 5);
+        assert_eq!(plan.due(5, now), ["signal"]);
+        plan.started();
+        plan.requested("request:bob".to_owned(), 5);
+        plan.left("alice", 5);
+        plan.requested("request:carol".to_owned(), 6);
+        plan.left("dave", 6);
+        plan.ended(Some(5));
+        assert_eq!(plan.due(6, now), ["request:carol", "user_disconnect:dave"]);
+        plan.ended(Some(6));
+        assert!(plan.due(7, now).is_empty());
     }
 
     #[test]

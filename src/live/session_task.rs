@@ -114,7 +114,8 @@ impl SessionTask {
             if timer.deadline() != wake_at {
                 timer.as_mut().reset(wake_at);
             }
-            let may_take = self.pending.cost() < PENDING_BYTES_MAX;
+            // While nothing can be written, edits are refused and hence take no memory: nobody has to wait.
+            let may_take = self.pending.cost() < PENDING_BYTES_MAX || self.ear.current_trouble().is_some();
             tokio::select! {
                 biased;
                 () = self.ear.listen() => {}
@@ -194,7 +195,10 @@ impl SessionTask {
         let author = Author { name: subscriber.name.clone(), role: subscriber.role };
         let note = match self.decide(&Command::Edit { op: Some(key), operations }, &author, at) {
             Ok(seq) => Note::Ack { op, seq },
-            Err(rejection) => Note::Reject { op, why: Refusal::Rejected(rejection) },
+            Err(rejection) => {
+                self.shared.meter.rejected(rejection.code());
+                Note::Reject { op, why: Refusal::Rejected(rejection) }
+            }
         };
         // A refusal shows the state it was decided on, so it waits for that state like everything else.
         self.pending.note(self.state.seq(), subscriber, note);
@@ -222,13 +226,13 @@ impl SessionTask {
         if self.refuses_writes().is_some() {
             return self.join_as_guest(subscriber, token, reply);
         }
-        match self.join_as_member(&subscriber, at) {
-            Ok(seq) => {
-                let state = self.state.clone();
-                self.pending.join(seq, PendingJoin { subscriber, token, reply, state });
-            }
-            Err(rejection) => _ = reply.send(Err(rejection.into())),
+        let joined = self.join_as_member(&subscriber, at);
+        if let Err(rejection) = &joined {
+            self.shared.meter.rejected(rejection.code());
         }
+        let decided = joined.map(|_| self.state.clone());
+        // Who is refused learns who else has joined, so a refusal waits for that state too.
+        self.pending.join(self.state.seq(), PendingJoin { subscriber, token, reply, decided });
     }
 
     fn join_as_member(&mut self, subscriber: &Arc<Subscriber>, at: Timestamp) -> Result<u64, Rejection> {
@@ -256,17 +260,31 @@ impl SessionTask {
         token: Option<ResumeToken>,
         reply: oneshot::Sender<Result<Joined, JoinError>>,
     ) {
-        let state = self.durable.state(self.ear.durable_seq()).clone();
-        self.guests.push(Arc::clone(&subscriber));
-        self.welcome(PendingJoin { subscriber, token, reply, state });
+        for earlier in self.guests.extract_if(.., |other| subscriber.replaces(other)) {
+            self.shared.subscribers.remove(&earlier);
+            earlier.leave(Note::Closing(Closing::Replaced));
+            earlier.wake();
+        }
+        let limit = self.settings.borrow().limits.members_online;
+        let decided = if (self.guests.len() as u64) < limit {
+            self.guests.push(Arc::clone(&subscriber));
+            Ok(self.durable.state(self.ear.durable_seq()).clone())
+        } else {
+            Err(Rejection::LimitExceeded { what: "guests", limit })
+        };
+        self.welcome(PendingJoin { subscriber, token, reply, decided });
     }
 
     fn welcome(&self, join: PendingJoin) {
+        let state = match join.decided {
+            Ok(state) => state,
+            Err(rejection) => return drop(join.reply.send(Err(rejection.into()))),
+        };
         let resume = self.store.resume_point(&self.name);
         let head = self.shared.tail.head();
         let start = match join.token.filter(|token| self.can_resume(*token, &resume, head)) {
             Some(token) => Start::Resumed(token.seq),
-            None => Start::State(Box::new(join.state)),
+            None => Start::State(Box::new(state)),
         };
         self.shared.subscribers.add(Arc::clone(&join.subscriber));
         let joined = Joined { resume, head, start, mode: self.shared.mode() };
@@ -290,7 +308,7 @@ impl SessionTask {
         let author = Author { name: name.clone(), role: Role::Member };
         // Somebody who is not online any more has nothing to leave.
         if self.decide(&Command::Leave, &author, at).is_ok() {
-            self.plan.left(name.as_str());
+            self.plan.left(name.as_str(), self.state.seq());
             self.shared.presence.set(name, None);
             self.shared.subscribers.wake_all();
             tracing::info!(session = %self.name, "{name} left");
@@ -299,10 +317,11 @@ impl SessionTask {
     }
 
     fn notice_departures(&mut self, at: Timestamp) {
-        self.guests.retain(|guest| !guest.is_gone());
         for gone in self.shared.subscribers.remove_gone() {
+            // Whoever has not joined cannot leave: a member of the same name is somebody else.
+            let was_guest = self.guests.extract_if(.., |guest| guest.connection == gone.connection).count() > 0;
             // Who is sent away by a stop has not left: locks wait for them after the restart.
-            if !self.draining {
+            if !was_guest && !self.draining {
                 self.leave(&gone.name, at);
             }
         }
@@ -337,6 +356,7 @@ impl SessionTask {
             self.shared.publish_counts(counts);
         }
         self.shared.meter.released(released.events.len() as u64);
+        self.shared.meter.waiting(self.pending.events() as u64);
         let chunk = self.shared.tail.release(released.events);
         for (subscriber, note) in released.notes {
             subscriber.leave(note);
@@ -404,7 +424,7 @@ impl SessionTask {
         if self.plan.is_clean(seq) {
             return self.pending.note(seq, subscriber, Note::Ack { op, seq });
         }
-        self.plan.requested(format!("request:{}", subscriber.name));
+        self.plan.requested(format!("request:{}", subscriber.name), seq);
         let whom = Whom::Operation { subscriber: Arc::clone(subscriber), op };
         self.saves_awaited.push(SaveAwaited { seq, whom });
     }
@@ -427,12 +447,23 @@ impl SessionTask {
             }
             return;
         }
-        self.plan.requested(reason);
+        if let Some(why) = self.refuses_saves() {
+            tracing::error!(session = %self.name, "Failed to save: {why}");
+            let outcome = Err(why.to_string());
+            self.shared.note_save(&outcome);
+            if let Some(reply) = reply {
+                _ = reply.send(outcome);
+            }
+            return;
+        }
+        self.plan.requested(reason, seq);
         self.saves_awaited.extend(reply.map(|reply| SaveAwaited { seq, whom: Whom::Request(reply) }));
     }
 
     fn back_up(&mut self, reason: String, reply: Option<oneshot::Sender<SaveOutcome>>, at: Timestamp) {
+        let shared = Arc::clone(&self.shared);
         let done = move |outcome: SaveOutcome| {
+            shared.note_save(&outcome);
             if let Some(reply) = reply {
                 _ = reply.send(outcome);
             }
@@ -448,14 +479,35 @@ impl SessionTask {
     }
 
     fn save_if_due(&mut self, at: Timestamp) {
-        if self.sealed.is_some() || self.ear.current_trouble().is_some() {
-            return;
+        if let Some(why) = self.refuses_saves() {
+            return self.refuse_saves(&why);
         }
         let now = clock::instant();
         self.plan.set_interval(self.settings.borrow().save_interval, now);
         let reasons = self.plan.due(self.state.seq(), now);
         if !reasons.is_empty() {
             self.save(reasons, at);
+        }
+    }
+
+    /// Why there can be no save at the moment.
+    fn refuses_saves(&self) -> Option<Arc<str>> {
+        self.sealed.clone().or_else(|| self.ear.current_trouble().map(|trouble| trouble.message.into()))
+    }
+
+    /// Tells everybody who waits for a save that has not begun.
+    fn refuse_saves(&mut self, why: &str) {
+        if self.plan.is_saving() {
+            return;
+        }
+        self.plan.refused();
+        if self.saves_awaited.is_empty() {
+            return;
+        }
+        let outcome = Err(why.to_owned());
+        self.shared.note_save(&outcome);
+        for awaited in self.saves_awaited.drain(..) {
+            answer(awaited, &outcome);
         }
     }
 
@@ -508,8 +560,12 @@ impl SessionTask {
             _ = reply.send(None);
             return;
         }
+        if let Some(why) = self.refuses_saves() {
+            _ = reply.send(Some(Err(why.to_string())));
+            return;
+        }
         let (answer, outcome) = oneshot::channel();
-        self.plan.requested("shutdown".to_owned());
+        self.plan.requested("shutdown".to_owned(), seq);
         self.saves_awaited.push(SaveAwaited { seq, whom: Whom::Request(answer) });
         tokio::spawn(async move { reply.send(outcome.await.ok()) });
     }

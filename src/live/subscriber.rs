@@ -117,6 +117,11 @@ impl Subscriber {
         })
     }
 
+    /// Whether this is another connection of the same client under the same name.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        (&self.name, self.client) == (&other.name, other.client) && self.connection != other.connection
+    }
+
     /// Leaves a note, without waking. At most one per unanswered operation and a few more, hence bounded.
     pub(super) fn leave(&self, note: Note) {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Connections to which the session task itself writes: a system call each, which would hold up a large session.
 const CARRIED_MAX: usize = 64;
 
-/// The connections that follow one session. Bounded by the session's member limit.
+/// The connections that follow one session: at most as many members as may be online, and as many guests again.
 #[derive(Debug, Default)]
 pub struct Subscribers {
     all: Mutex<Vec<Arc<Subscriber>>>,
@@ -28,10 +28,7 @@ impl Subscribers {
 
     /// Takes out the other connections of the same client under the same name.
     pub(super) fn remove_earlier(&self, newest: &Subscriber) -> Vec<Arc<Subscriber>> {
-        let same = |other: &mut Arc<Subscriber>| {
-            other.name == newest.name && other.client == newest.client && other.connection != newest.connection
-        };
-        self.lock().extract_if(.., same).collect()
+        self.lock().extract_if(.., |other| newest.replaces(other)).collect()
     }
 
     /// Takes out those whose connection has ended.

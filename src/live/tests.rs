@@ -65,6 +65,11 @@ struct Stage {
     settings: watch::Sender<LiveSettings>,
 }
 
+fn saved(job: &SaveJob) -> Saved {
+    let (seq, reasons) = (job.state.seq(), job.reasons.clone());
+    Saved { seq, at: job.at, reasons, bytes: 1, file: "x".to_owned(), published: true }
+}
+
 fn settings() -> LiveSettings {
     LiveSettings { limits: Limits::default(), save_interval: Duration::from_mins(2), tail: TailLimits::default() }
 }
@@ -84,6 +89,19 @@ fn subscriber(name: &str) -> Arc<Subscriber> {
     Subscriber::new(name, Role::Member, ClientId(client))
 }
 
+fn node(id: &NodeId) -> NodePut {
+    NodePut {
+        id: id.clone(),
+        kind: "mesh".into(),
+        name: "".into(),
+        parent: None,
+        order: None,
+        dependencies: Vec::new(),
+        payload: Payload::null(),
+        if_revision: None,
+    }
+}
+
 async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -101,6 +119,17 @@ impl Stage {
                 () = settle() => self.disk.sync(),
             }
         }
+    }
+
+    /// The answer to something that must not wait.
+    async fn at_once<T>(&self, asked: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(5), asked).await.expect("it is answered")
+    }
+
+    /// Makes everything durable and lets the task see it.
+    async fn sync(&self) {
+        self.disk.sync();
+        settle().await;
     }
 
     async fn say(&self, who: &Membership, op: u64, text: &str) {
@@ -229,17 +258,7 @@ async fn a_lost_connection_leaves_and_its_locks_are_released() {
     let stage = stage_with(Session::default());
     let (_, alice) = stage.join("alice").await;
     let id = NodeId::new("chair").unwrap();
-    let put = Operation::NodePut(NodePut {
-        id: id.clone(),
-        kind: "mesh".into(),
-        name: "".into(),
-        parent: None,
-        order: None,
-        dependencies: Vec::new(),
-        payload: Payload::null(),
-        if_revision: None,
-    });
-    let operations = vec![put, Operation::NodeLock { id: id.clone() }];
+    let operations = vec![Operation::NodePut(node(&id)), Operation::NodeLock { id: id.clone() }];
     alice.edit(vec![Edit { op: 1, work: Work::Operations(operations) }]).await.unwrap();
     settle().await;
     stage.disk.sync();
@@ -295,14 +314,7 @@ async fn a_drain_refuses_edits_tells_everybody_and_saves() {
     };
     assert_eq!(job.reasons, ["shutdown"]);
     assert!(alice.subscriber().take_notes().iter().any(|note| matches!(note, Note::Closing(Closing::Stopping))));
-    let saved = Saved {
-        seq: job.state.seq(),
-        at: job.at,
-        reasons: job.reasons,
-        bytes: 1,
-        file: "x".to_owned(),
-        published: true,
-    };
+    let saved = saved(&job);
     (job.done)(Ok(saved.clone()));
     assert_eq!(draining.await.unwrap(), Some(Ok(saved)));
     stage.say(&alice, 1, "too late").await;
@@ -315,4 +327,151 @@ async fn a_drain_refuses_edits_tells_everybody_and_saves() {
     let state = stage.session.state().await.unwrap();
     assert_eq!(state.online().count(), 1, "whoever is sent away by a stop has not left");
     drop(stage.settings);
+}
+
+#[tokio::test]
+async fn a_save_that_cannot_be_made_is_refused_at_once() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    let save = |reason: &str| {
+        let (session, reason) = (stage.session.clone(), reason.to_owned());
+        tokio::spawn(async move { session.save(reason, false).await.unwrap() })
+    };
+    let first = save("request");
+    settle().await;
+    let job = stage.disk.take_save().unwrap();
+    stage.say(&alice, 1, "newer than the save under way").await;
+    stage.sync().await;
+    let second = save("signal");
+    settle().await;
+    stage.disk.trouble(Some("disk full"));
+    settle().await;
+    let third = save("signal");
+    assert_eq!(
+        stage.at_once(third).await.unwrap(),
+        Err("disk full".to_owned()),
+        "asked for while nothing can be saved"
+    );
+    let saved = saved(&job);
+    (job.done)(Ok(saved.clone()));
+    assert_eq!(stage.at_once(first).await.unwrap(), Ok(saved));
+    assert_eq!(stage.at_once(second).await.unwrap(), Err("disk full".to_owned()), "queued before the disk was full");
+    let shared = stage.session.shared();
+    assert_eq!(shared.last_save().failed.as_deref(), Some("disk full"));
+    assert_eq!((shared.meter.read().saved, shared.meter.read().saves_failed), (1, 2));
+    stage.disk.trouble(None);
+    settle().await;
+    assert!(stage.disk.take_save().is_none(), "whoever was refused has no save coming");
+}
+
+#[tokio::test]
+async fn however_much_waits_for_a_disk_in_trouble_nobody_waits_with_it() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    for op in 1..=5 {
+        let id = NodeId::new(format!("n{op}")).unwrap();
+        let payload = Payload::Bytes { media_type: "x/y".into(), data: vec![7; 16 << 20].into() };
+        let put = NodePut { payload, ..node(&id) };
+        alice.edit(vec![Edit { op, work: Work::Operations(vec![Operation::NodePut(put)]) }]).await.unwrap();
+        settle().await;
+    }
+    stage.disk.trouble(Some("disk full"));
+    settle().await;
+    stage.say(&alice, 6, "refused").await;
+    let notes = alice.subscriber().take_notes();
+    assert!(notes.iter().any(|note| matches!(note, Note::Reject { op: 6, why: Refusal::ReadOnly(_) })));
+    assert_eq!(stage.at_once(stage.session.state()).await.unwrap().seq(), 1);
+    assert_eq!(stage.at_once(stage.session.drain(false)).await, None);
+    assert_eq!(stage.at_once(stage.session.drain(true)).await, Some(Err("disk full".to_owned())));
+}
+
+#[tokio::test]
+async fn a_guest_who_goes_does_not_log_out_a_member_of_the_same_name() {
+    let stage = stage_with(Session::default());
+    let (_, _alice) = stage.join("alice").await;
+    stage.disk.trouble(Some("disk full"));
+    settle().await;
+    let other_alice = Subscriber::new(MemberName::new("alice").unwrap(), Role::Member, ClientId(1));
+    let (_, guest) = stage.session.join(other_alice, None).await.unwrap();
+    drop(guest);
+    settle().await;
+    stage.disk.trouble(None);
+    stage.sync().await;
+    assert_eq!(stage.session.state().await.unwrap().online().count(), 1);
+    assert_eq!(stage.session.shared().subscribers.count(), 1);
+}
+
+#[tokio::test]
+async fn there_are_at_most_as_many_guests_as_members_and_one_for_each_client() {
+    let stage = stage_with(Session::default());
+    stage.settings.send_modify(|settings| settings.limits.members_online = 2);
+    stage.disk.trouble(Some("disk full"));
+    settle().await;
+    let (_, _first_alice) = stage.session.join(subscriber("alice"), None).await.unwrap();
+    let (_, alice) = stage.session.join(subscriber("alice"), None).await.unwrap();
+    let (_, bob) = stage.session.join(subscriber("bob"), None).await.unwrap();
+    let refused = stage.session.join(subscriber("carol"), None).await.map(drop);
+    assert!(matches!(refused, Err(JoinError::Rejected(rejection)) if rejection.code() == "limit_exceeded"));
+    assert_eq!(stage.session.shared().subscribers.count(), 2);
+    stage.disk.trouble(None);
+    stage.sync().await;
+    stage.sync().await;
+    for member in [alice, bob] {
+        assert!(!member.subscriber().take_notes().iter().any(|note| matches!(note, Note::Closing(_))));
+    }
+    settle().await;
+    stage.sync().await;
+    assert_eq!(stage.session.state().await.unwrap().online().count(), 0, "both had joined, and both have left");
+}
+
+#[tokio::test]
+async fn a_refused_join_is_answered_when_what_refused_it_is_durable() {
+    let stage = stage_with(Session::default());
+    let first = stage.session.join(subscriber("alice"), None);
+    tokio::pin!(first);
+    tokio::select! {
+        _ = &mut first => panic!("answered before the disk"),
+        () = settle() => {}
+    }
+    let second =
+        stage.session.join(Subscriber::new(MemberName::new("alice").unwrap(), Role::Member, ClientId(1)), None);
+    tokio::pin!(second);
+    tokio::select! {
+        _ = &mut second => panic!("it would tell of a join that may be lost"),
+        () = settle() => {}
+    }
+    stage.disk.sync();
+    let refused = stage.at_once(second).await.map(drop);
+    assert!(matches!(refused, Err(JoinError::Rejected(rejection)) if rejection.code() == "name_taken"));
+    assert!(stage.at_once(first).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_served_is_not_made_anew() {
+    let disk = Arc::new(Disk::default());
+    let (_settings, receiver) = watch::channel(settings());
+    let directory = Directory::new(disk, receiver);
+    let name = SessionName::new("damaged").unwrap();
+    directory.refuse(name.clone(), "its snapshot is damaged".to_owned());
+    for create_up_to in [None, Some(100)] {
+        let opened = directory.open(&name, create_up_to).await.map(drop);
+        assert_eq!(opened, Err(OpenRefused::NotServed("its snapshot is damaged".to_owned())));
+    }
+    assert_eq!(directory.refusals(), ["its snapshot is damaged"]);
+    assert!(directory.open(&SessionName::new("another").unwrap(), Some(100)).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_waits_for_the_disk_and_what_was_refused_can_be_read_off() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    stage.say(&alice, 1, "waits").await;
+    let unlock = Operation::NodeUnlock { id: NodeId::new("nothing").unwrap() };
+    alice.edit(vec![Edit { op: 2, work: Work::Operations(vec![unlock]) }]).await.unwrap();
+    settle().await;
+    let meter = &stage.session.shared().meter;
+    assert_eq!((meter.read().released, meter.read().waiting), (1, 1));
+    assert_eq!(meter.rejections().into_iter().collect::<Vec<_>>(), [("not_found", 1)]);
+    stage.sync().await;
+    assert_eq!((meter.read().released, meter.read().waiting), (2, 0));
 }

@@ -5,11 +5,9 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 /// A number with a fraction that goes up and down.
 pub type Fraction = Gauge<f64, AtomicU64>;
@@ -23,10 +21,10 @@ struct RejectionLabels {
     code: &'static str,
 }
 
-/// What made a save happen.
+/// How a save ended.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct SaveLabels {
-    reason_kind: &'static str,
+    outcome: &'static str,
 }
 
 /// The program's version.
@@ -49,17 +47,12 @@ pub struct Metrics {
     pub scene_nodes: Gauge,
     /// Accepted commands.
     pub events: Counter,
-    /// Events written to a client.
-    pub deliveries: Counter,
     rejections: Family<RejectionLabels, Counter>,
-    save_duration: Histogram,
-    /// When the newest save ended, in seconds since 1970; 0 = none since the start.
+    /// The moment of the newest save that succeeded, in seconds since 1970; 0 = none since the start.
     pub last_save_timestamp: Fraction,
-    /// 1 if the newest save succeeded or none has been tried, 0 if it failed.
+    /// 0 if the newest save of any session failed.
     pub last_save_success: Gauge,
     saves: Family<SaveLabels, Counter>,
-    /// Backups in the data directory.
-    pub backups: Gauge,
     /// Syncs of the journal.
     pub journal_syncs: Counter,
     /// Bytes written to the journal.
@@ -68,14 +61,8 @@ pub struct Metrics {
     pub journal_durable_lag_events: Gauge,
     /// 1 while nothing can be written.
     pub read_only: Gauge,
-    /// Clients closed because they stopped reading.
-    pub dropped_slow_clients: Counter,
     /// Wrong passwords and tokens.
     pub auth_failures: Counter,
-    /// Bytes received from clients.
-    pub bytes_in: Counter,
-    /// Bytes sent to clients.
-    pub bytes_out: Counter,
 }
 
 impl Metrics {
@@ -85,29 +72,21 @@ impl Metrics {
         let build = Family::<BuildLabels, Gauge>::default();
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         all.register("build_info", "The program's version", build);
-        let save_duration = Histogram::new(exponential_buckets(0.001, 2.0, 18));
-        all.register("save_duration_seconds", "How long saves took", save_duration.clone());
         let mut metrics = Self {
             connected_users: add(&mut all, "connected_users", "Members online"),
             connections: add(&mut all, "connections", "Open connections"),
             sessions: add(&mut all, "sessions", "Sessions in memory"),
             scene_nodes: add(&mut all, "scene_nodes", "Nodes of all sessions"),
             events: add(&mut all, "events", "Accepted commands"),
-            deliveries: add(&mut all, "deliveries", "Events written to a client"),
             rejections: add(&mut all, "rejections", "Refused commands, by reason"),
-            save_duration,
-            last_save_timestamp: add(&mut all, "last_save_timestamp_seconds", "When the newest save ended"),
-            last_save_success: add(&mut all, "last_save_success", "Whether the newest save succeeded"),
-            saves: add(&mut all, "saves", "Saves published, by what made them happen"),
-            backups: add(&mut all, "backups", "Backups in the data directory"),
+            last_save_timestamp: add(&mut all, "last_save_timestamp_seconds", "The moment of the newest save"),
+            last_save_success: add(&mut all, "last_save_success", "0 if the newest save of any session failed"),
+            saves: add(&mut all, "saves", "Saves, by how they ended"),
             journal_syncs: add(&mut all, "journal_syncs", "Syncs of the journal"),
             journal_bytes: add(&mut all, "journal_bytes", "Bytes written to the journal"),
             journal_durable_lag_events: add(&mut all, "journal_durable_lag_events", "Events not yet on disk"),
             read_only: add(&mut all, "read_only", "1 while nothing can be written"),
-            dropped_slow_clients: add(&mut all, "dropped_slow_clients", "Clients closed because they stopped reading"),
             auth_failures: add(&mut all, "auth_failures", "Wrong passwords and tokens"),
-            bytes_in: add(&mut all, "bytes_in", "Bytes received from clients"),
-            bytes_out: add(&mut all, "bytes_out", "Bytes sent to clients"),
             registry: Arc::default(),
         };
         metrics.last_save_success.set(1);
@@ -115,23 +94,23 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a refused command. `code` is the rejection's stable name. Takes a lock.
-    pub fn rejected(&self, code: &'static str) {
-        self.rejections.get_or_create(&RejectionLabels { code }).inc();
+    /// Counts refused commands. `code` is the rejection's stable name. Takes a lock.
+    pub fn rejected(&self, code: &'static str, more: u64) {
+        self.rejections.get_or_create(&RejectionLabels { code }).inc_by(more);
     }
 
-    /// Counts a save that was published: what made it happen, how long it took, when it ended (milliseconds since 1970).
-    pub fn saved(&self, reason: &str, took: Duration, at_ms: i64) {
-        self.saves.get_or_create(&SaveLabels { reason_kind: reason_kind(reason) }).inc();
-        self.save_duration.observe(took.as_secs_f64());
+    /// Counts saves that succeeded, and saves that failed. Takes a lock.
+    pub fn saved(&self, more: u64, failed: u64) {
+        self.saves.get_or_create(&SaveLabels { outcome: "saved" }).inc_by(more);
+        self.saves.get_or_create(&SaveLabels { outcome: "failed" }).inc_by(failed);
+    }
+
+    /// Shows the moment of the newest save (milliseconds since 1970), and whether the newest one of every session
+    /// succeeded.
+    pub fn newest_save(&self, at_ms: Option<i64>, succeeded: bool) {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit for 285,000 years")]
-        self.last_save_timestamp.set(at_ms as f64 / 1_000.0);
-        self.last_save_success.set(1);
-    }
-
-    /// Notes that a save failed.
-    pub fn save_failed(&self) {
-        self.last_save_success.set(0);
+        self.last_save_timestamp.set(at_ms.unwrap_or(0) as f64 / 1_000.0);
+        self.last_save_success.set(i64::from(succeeded));
     }
 
     /// The text that Prometheus reads ([`CONTENT_TYPE`]).
@@ -154,14 +133,6 @@ fn add<M: Metric + Default + Clone>(all: &mut Registry, name: &str, help: &str) 
     metric
 }
 
-/// Reasons carry names of members (`user_disconnect:Alice`), which must not become labels.
-fn reason_kind(reason: &str) -> &'static str {
-    const KINDS: &[&str] =
-        &["auto-save", "user_disconnect", "shutdown", "signal", "request", "backup", "restore", "import"];
-    let kind = reason.split(':').next().unwrap_or_default();
-    KINDS.iter().find(|known| **known == kind).copied().unwrap_or("other")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,30 +141,34 @@ mod tests {
     fn every_number_is_shown_under_its_documented_name() {
         let metrics = Metrics::new();
         metrics.events.inc();
-        metrics.rejected("locked");
-        metrics.saved("user_disconnect:Alice", Duration::from_millis(5), 1_700_000_000_500);
-        metrics.save_failed();
+        metrics.rejected("locked", 2);
+        metrics.saved(3, 1);
+        metrics.newest_save(Some(1_700_000_000_500), false);
         let text = metrics.render();
         for line in [
             "hotset_connected_users 0",
+            "hotset_connections 0",
+            "hotset_sessions 0",
+            "hotset_scene_nodes 0",
             "hotset_events_total 1",
-            "hotset_deliveries_total 0",
-            "hotset_rejections_total{code=\"locked\"} 1",
-            "hotset_save_duration_seconds_count 1",
+            "hotset_rejections_total{code=\"locked\"} 2",
             "hotset_last_save_timestamp_seconds 1700000000.5",
             "hotset_last_save_success 0",
-            "hotset_saves_total{reason_kind=\"user_disconnect\"} 1",
+            "hotset_saves_total{outcome=\"saved\"} 3",
+            "hotset_saves_total{outcome=\"failed\"} 1",
+            "hotset_journal_syncs_total 0",
+            "hotset_journal_bytes_total 0",
             "hotset_journal_durable_lag_events 0",
-            "hotset_dropped_slow_clients_total 0",
+            "hotset_read_only 0",
+            "hotset_auth_failures_total 0",
             "# EOF",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in\n{text}");
         }
-    }
-
-    #[test]
-    fn names_of_members_do_not_become_labels() {
-        assert_eq!(reason_kind("user_disconnect:Bob"), "user_disconnect");
-        assert_eq!(reason_kind("because"), "other");
+        let page = include_str!("../../docs/operations.md");
+        for shown in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = shown.split(['{', ' ']).next().unwrap_or_default();
+            assert!(page.contains(&format!("`{name}")), "{name} is missing in docs/operations.md");
+        }
     }
 }

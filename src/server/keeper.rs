@@ -3,10 +3,12 @@
 use super::listener::Connections;
 use crate::console::{JournalStatus, Keeper};
 use crate::live::machine::decode_event;
-use crate::live::{Directory, Mode};
+use crate::live::{Directory, Mode, Shared};
 use crate::ops::metrics::Metrics;
 use crate::session::{Change, ChatDraft, ChatMessage, SessionName};
 use crate::storage::store::DirectoryStore;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +18,6 @@ use tokio::sync::watch;
 pub(super) struct DirectoryKeeper {
     pub(super) store: Arc<DirectoryStore>,
     pub(super) directory: Arc<Directory>,
-    pub(super) refusals: Vec<String>,
     pub(super) data_dir: String,
     pub(super) save_interval: watch::Receiver<Duration>,
     pub(super) connections: Arc<Connections>,
@@ -29,19 +30,61 @@ pub(super) struct Seen {
     syncs: AtomicU64,
     bytes: AtomicU64,
     events: AtomicU64,
-    newest_save: Mutex<Option<(i64, u64)>>,
+    saved: AtomicU64,
+    saves_failed: AtomicU64,
+    rejections: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// How much a total has risen since it was last looked at.
 fn risen(seen: &AtomicU64, total: u64) -> u64 {
-    total.saturating_sub(seen.swap(total, Ordering::Relaxed))
+    total.saturating_sub(seen.fetch_max(total, Ordering::Relaxed))
+}
+
+/// What the sessions' own numbers come to together.
+#[derive(Default)]
+struct Sum {
+    users: u64,
+    nodes: u64,
+    released: u64,
+    waiting: u64,
+    saved: u64,
+    saves_failed: u64,
+    read_only: bool,
+    newest_failed: bool,
+    newest_save: Option<i64>,
+    rejections: BTreeMap<&'static str, u64>,
+}
+
+impl Sum {
+    fn add(&mut self, shared: &Shared) {
+        let (counts, reading, last) = (shared.counts(), shared.meter.read(), shared.last_save());
+        self.users += counts.summary.users;
+        self.nodes += counts.summary.nodes;
+        self.released += reading.released;
+        self.waiting += reading.waiting;
+        self.saved += reading.saved;
+        self.saves_failed += reading.saves_failed;
+        self.read_only |= shared.mode() != Mode::Live;
+        self.newest_failed |= last.failed.is_some();
+        self.newest_save = self.newest_save.max(last.saved.map(|saved| saved.at.0));
+        for (code, count) in shared.meter.rejections() {
+            *self.rejections.entry(code).or_default() += count;
+        }
+    }
+}
+
+impl DirectoryKeeper {
+    fn count_rejections(&self, metrics: &Metrics, totals: BTreeMap<&'static str, u64>) {
+        let mut seen = self.seen.rejections.lock().unwrap_or_else(PoisonError::into_inner);
+        for (code, total) in totals {
+            let before = seen.entry(code).or_default();
+            metrics.rejected(code, total.saturating_sub(*before));
+            *before = total.max(*before);
+        }
+    }
 }
 
 impl Keeper for DirectoryKeeper {
-    fn refusals(&self) -> Vec<String> {
-        self.refusals.clone()
-    }
-
     fn save_interval(&self) -> Duration {
         *self.save_interval.borrow()
     }
@@ -69,51 +112,41 @@ impl Keeper for DirectoryKeeper {
         listed.iter().map(|backup| serde_json::to_value(backup).map_err(|error| error.to_string())).collect()
     }
 
-    fn older_chat(&self, session: &SessionName) -> Vec<Arc<ChatMessage>> {
-        let head = self.directory.get(session).map_or(0, |handle| handle.shared().tail.head());
-        older_chat(&self.store.past(session, 1, head))
+    fn chat(&self, session: &SessionName, through: u64, visit: &mut dyn FnMut(&ChatMessage) -> ControlFlow<()>) {
+        self.store.past(session, 1, through, &mut |_, body| chat_in(body).iter().try_for_each(&mut *visit));
     }
 
     fn refresh(&self, metrics: &Metrics) {
         let sessions = self.directory.all();
-        let mut users = 0;
-        let mut nodes = 0;
-        let mut released = 0;
-        let mut read_only = false;
-        let mut newest_save = None;
+        let mut sum = Sum::default();
         for session in &sessions {
-            let counts = session.shared().counts();
-            users += counts.summary.users;
-            nodes += counts.summary.nodes;
-            released += session.shared().meter.read().released;
-            read_only |= session.shared().mode() != Mode::Live;
-            let last = session.shared().last_save();
-            newest_save = newest_save.max(last.saved.map(|saved| (saved.at.0, saved.seq)));
+            sum.add(session.shared());
         }
-        metrics.connected_users.set(signed(users));
-        metrics.scene_nodes.set(signed(nodes));
+        metrics.connected_users.set(signed(sum.users));
+        metrics.scene_nodes.set(signed(sum.nodes));
         metrics.sessions.set(signed(sessions.len() as u64));
         metrics.connections.set(signed(self.connections.count()));
-        metrics.read_only.set(i64::from(read_only));
-        metrics.events.inc_by(risen(&self.seen.events, released));
+        metrics.read_only.set(i64::from(sum.read_only));
+        metrics.journal_durable_lag_events.set(signed(sum.waiting));
+        metrics.events.inc_by(risen(&self.seen.events, sum.released));
+        metrics.saved(risen(&self.seen.saved, sum.saved), risen(&self.seen.saves_failed, sum.saves_failed));
+        metrics.newest_save(sum.newest_save, !sum.newest_failed);
+        self.count_rejections(metrics, sum.rejections);
         let journal = self.store.status().journal.unwrap_or_default();
         metrics.journal_syncs.inc_by(risen(&self.seen.syncs, journal.syncs));
         metrics.journal_bytes.inc_by(risen(&self.seen.bytes, journal.bytes));
-        *self.seen.newest_save.lock().unwrap_or_else(PoisonError::into_inner) = newest_save;
     }
 }
 
-/// What was said in these records.
-pub(crate) fn older_chat(records: &[(u64, Vec<u8>)]) -> Vec<Arc<ChatMessage>> {
-    let mut messages = Vec::new();
-    for event in records.iter().filter_map(|(_, body)| decode_event(body).ok()) {
-        for change in event.changes {
-            let Change::ChatPosted(ChatDraft { id: Some(id), kind, text }) = change else { continue };
-            let (author, at, seq) = (event.author.clone(), event.at, event.seq);
-            messages.push(Arc::new(ChatMessage { id, kind, text, author, at, seq }));
-        }
-    }
-    messages
+/// What was said in this record.
+pub(crate) fn chat_in(record: &[u8]) -> Vec<ChatMessage> {
+    let Ok(event) = decode_event(record) else { return Vec::new() };
+    let (author, at, seq) = (event.author, event.at, event.seq);
+    let message = |change| {
+        let Change::ChatPosted(ChatDraft { id: Some(id), kind, text }) = change else { return None };
+        Some(ChatMessage { id, kind, text, author: author.clone(), at, seq })
+    };
+    event.changes.into_iter().filter_map(message).collect()
 }
 
 fn signed(number: u64) -> i64 {

@@ -11,7 +11,9 @@ use crate::storage::recovery::{OpenOptions, Opened, Outcome, Restored, open};
 use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::{RealVfs, SharedVfs};
 use crate::storage::{Keep, Run, Store};
+use std::collections::VecDeque;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -58,11 +60,10 @@ pub(super) fn live_settings(settings: &Settings) -> LiveSettings {
     }
 }
 
-/// The sessions of an opened directory, started; and why others are not.
+/// The sessions of an opened directory, started.
 pub(super) struct Sessions {
     pub(super) directory: Arc<Directory>,
     pub(super) store: Arc<DirectoryStore>,
-    pub(super) refusals: Vec<String>,
 }
 
 /// Starts every session that can be served.
@@ -71,21 +72,18 @@ pub(super) fn start_sessions(
     data_dir: &Path,
     live: watch::Receiver<LiveSettings>,
 ) -> Result<Sessions, ServeError> {
-    let Opened { sessions, store, notes, first_run } = opened;
-    for note in notes {
-        tracing::warn!("{note}");
-    }
+    // Its notes have been logged by those who made them.
+    let Opened { sessions, store, first_run, .. } = opened;
     if first_run {
         tracing::info!("No previous session found (first run)");
     }
     let limits = live.borrow().limits.clone();
     let directory = Arc::new(Directory::new(Arc::<DirectoryStore>::clone(&store), live));
-    let mut refusals = Vec::new();
     for session in sessions {
         let name = session.name;
         let (machine, saved, sealed) = match session.outcome {
             Outcome::Serving { machine, restored } => {
-                let saved = restored.as_ref().map_or(0, |restored| restored.seq - restored.replayed);
+                let saved = restored.as_ref().map_or(0, |restored| restored.saved);
                 if let Some(restored) = &restored {
                     say_restored(&name, restored);
                 }
@@ -100,7 +98,7 @@ pub(super) fn start_sessions(
             Outcome::Refused { reason, command } => {
                 let why = format!("session {name} is not served: {reason}. To repair it: {command}");
                 tracing::error!("{why}");
-                refusals.push(why);
+                directory.refuse(name, why);
                 continue;
             }
         };
@@ -111,10 +109,13 @@ pub(super) fn start_sessions(
         let recent = recent_events(&store, &name, state.seq());
         directory.start(SessionOrigin { name, state, recent, saved, sealed });
     }
-    Ok(Sessions { directory, store, refusals })
+    Ok(Sessions { directory, store })
 }
 
 fn say_restored(name: &SessionName, restored: &Restored) {
+    if restored.seq == 0 {
+        return tracing::info!(session = %name, "Session is empty: nothing has happened in it yet");
+    }
     let time = chrono::DateTime::from_timestamp_millis(restored.at.0).unwrap_or_default();
     let summary = &restored.summary;
     tracing::info!(session = %name, "Session restored from disk");
@@ -130,30 +131,37 @@ fn say_restored(name: &SessionName, restored: &Restored) {
     if restored.discarded_bytes > 0 {
         tracing::info!("  {} bytes that nobody had been promised were left out", restored.discarded_bytes);
     }
-    if let Some(file) = &restored.pre_restore {
-        tracing::warn!("  What was newer than the restored snapshot is kept in {file}");
-    }
 }
 
 /// The newest events of the journal, so that clients who were connected can resume. What cannot be read is not needed.
 fn recent_events(store: &DirectoryStore, name: &SessionName, seq: u64) -> Vec<Arc<Event>> {
-    let mut events: Vec<Arc<Event>> = Vec::new();
-    let mut bytes = 0;
-    for (number, body) in store.past(name, (seq + 1).saturating_sub(RECENT_EVENTS).max(1), seq) {
-        match decode_event(&body) {
-            Ok(event) if event.seq == number => {
-                bytes += body.len();
-                events.push(Arc::new(event));
-            }
-            _ => return Vec::new(),
+    let mut recent = Recent::default();
+    store.past(name, (seq + 1).saturating_sub(RECENT_EVENTS).max(1), seq, &mut |number, body| recent.add(number, body));
+    recent.events.into_iter().map(|(event, _)| event).collect()
+}
+
+/// The newest of the events that are added, at most [`RECENT_BYTES`] of them.
+#[derive(Default)]
+struct Recent {
+    events: VecDeque<(Arc<Event>, usize)>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn add(&mut self, number: u64, body: &[u8]) -> ControlFlow<()> {
+        let Some(event) = decode_event(body).ok().filter(|event| event.seq == number) else {
+            self.events.clear();
+            return ControlFlow::Break(());
+        };
+        self.bytes += body.len();
+        self.events.push_back((Arc::new(event), body.len()));
+        while self.bytes > RECENT_BYTES
+            && let Some((_, bytes)) = self.events.pop_front()
+        {
+            self.bytes -= bytes;
         }
+        ControlFlow::Continue(())
     }
-    let mut skip = 0;
-    while bytes > RECENT_BYTES && skip < events.len() {
-        bytes = bytes.saturating_sub(events[skip].size_hint());
-        skip += 1;
-    }
-    events.split_off(skip)
 }
 
 /// At the very first start: takes over what the old Python server left in the data directory, or refuses to start.
@@ -193,4 +201,27 @@ pub(crate) fn read_import(path: &Path, limits: &Limits) -> Result<(Vec<SeedStep>
     let steps = import.into_steps(limits).into_iter();
     let steps = steps.map(|step| SeedStep { author: step.author, at: step.at.unwrap_or(now), command: step.command });
     Ok((steps.collect(), source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::machine::EventRecord;
+    use crate::storage::RecordBody as _;
+
+    #[test]
+    fn however_long_the_journal_is_only_the_newest_events_are_held() {
+        let mut recent = Recent::default();
+        let mut most = 0;
+        for seq in 1..=100 {
+            let event = Event::restored(seq, Timestamp(0), &"x".repeat(1 << 20));
+            let mut body = Vec::new();
+            EventRecord(Arc::new(event)).encode(&mut body);
+            assert!(recent.add(seq, &body).is_continue());
+            most = most.max(recent.events.len());
+        }
+        assert_eq!(most, 15, "sixteen of a little more than a MiB are over the bound");
+        let held: Vec<u64> = recent.events.iter().map(|(event, _)| event.seq).collect();
+        assert_eq!(held, (86..=100).collect::<Vec<u64>>());
+    }
 }

@@ -72,12 +72,13 @@ impl SessionFiles {
         if !self.name.is_default() {
             vfs.create_dir(Path::new("sessions"))?;
             vfs.create_dir(&self.root)?;
-            vfs.sync_dir(Path::new("sessions"))?;
-            vfs.sync_dir(Path::new(""))?;
+            vfs.sync_dir(Path::new("sessions"))?; // durability: S28
+            vfs.sync_dir(Path::new(""))?; // durability: S29
         }
         vfs.create_dir(&self.backups())?;
         vfs.create_dir(&self.kept())?;
-        vfs.sync_dir(&self.backups())?;
+        vfs.sync_dir(&self.backups())?; // durability: S30
+        // No point of its own: whatever puts something into backups/ syncs this folder afterwards too.
         vfs.sync_dir(&self.root)
     }
 
@@ -232,6 +233,7 @@ pub(crate) fn rotate(
             Ok(_) => drop(quarantine(vfs, files, &backup.path, "damaged_backup")?),
         }
     }
+    // No point of its own: a deleted backup that comes back is deleted again.
     vfs.sync_dir(&files.backups())
 }
 
@@ -270,8 +272,9 @@ pub(crate) fn quarantine(vfs: &dyn Vfs, files: &SessionFiles, path: &Path, reaso
     }
     vfs.rename(path, &target)?;
     for directory in [&place, &files.quarantine(), &files.root] {
-        vfs.sync_dir(directory)?;
+        vfs.sync_dir(directory)?; // durability: S31
     }
+    // No point of its own: without it the file may have both names.
     vfs.sync_dir(path.parent().unwrap_or(Path::new("")))?;
     Ok(target)
 }
@@ -290,7 +293,7 @@ pub(crate) fn quarantine_folder(vfs: &dyn Vfs, folder: &Path, reason: &str) -> i
     }
     vfs.rename(folder, &place)?;
     for directory in [quarantine, folder.parent().unwrap_or(Path::new("")), Path::new("")] {
-        vfs.sync_dir(directory)?;
+        vfs.sync_dir(directory)?; // durability: S32
     }
     Ok(place)
 }
@@ -321,6 +324,7 @@ pub(crate) fn copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
         }
         target.write_at(at, &[&buffer[..got]])?;
         at += got as u64;
+        // In steps, so that others do not wait for one large sync; what counts is the last one.
         if at - synced >= 4 << 20 {
             target.sync()?;
             synced = at;
@@ -329,7 +333,7 @@ pub(crate) fn copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
     target.sync()?; // durability: S20
     drop(target);
     vfs.rename(&temporary, to)?;
-    vfs.sync_dir(to.parent().unwrap_or(Path::new("")))
+    vfs.sync_dir(to.parent().unwrap_or(Path::new(""))) // durability: S33
 }
 
 /// What a path is; `None` if there is nothing.

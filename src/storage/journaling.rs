@@ -62,26 +62,39 @@ impl Journaling {
         &self.keep
     }
 
-    /// The session's records with `seq` in `range`, in order, as far back as its current branch and the journal reach.
-    pub(crate) fn past(&self, name: &SessionName, range: RangeInclusive<u64>) -> Vec<(u64, Vec<u8>)> {
-        let mut records: Vec<(u64, Branch, Vec<u8>)> = Vec::new();
-        let mut first = *range.start();
-        // A second try when the journal says that it begins later than asked for.
+    /// Visits the session's records with `seq` in `range`, in order, as far back as its current branch and the journal
+    /// reach. The end of the range must be durable. Holds one record at a time.
+    pub(crate) fn past(
+        &self,
+        name: &SessionName,
+        range: RangeInclusive<u64>,
+        visit: &mut dyn FnMut(u64, &[u8]) -> ControlFlow<()>,
+    ) {
+        let (mut first, last) = range.into_inner();
+        let Some(branch) = self.branch_at(name, last) else { return };
+        // A second try when the journal says that it begins later than asked for; nothing has been visited then.
         for _ in 0..2 {
-            records.clear();
-            let visited = journal::history(&*self.vfs, self.lineage, name, first..=*range.end(), &mut |item| {
-                records.push((item.seq, item.branch, item.body.to_vec()));
-                ControlFlow::Continue(())
+            let visited = journal::history(&*self.vfs, self.lineage, name, first..=last, &mut |item| {
+                if item.branch == branch { visit(item.seq, item.body) } else { ControlFlow::Continue(()) }
             });
             match visited {
-                Err(HistoryError::Gone { through }) if through < *range.end() => first = through + 1,
-                Ok(()) | Err(_) => break,
+                Err(HistoryError::Gone { through }) if through < last => first = through + 1,
+                Ok(()) | Err(_) => return,
             }
         }
-        let branch = records.last().map(|(_, branch, _)| *branch);
-        let older = records.iter().rposition(|(_, other, _)| Some(*other) != branch).map_or(0, |index| index + 1);
-        records.drain(..older);
-        records.into_iter().map(|(seq, _, body)| (seq, body)).collect()
+    }
+
+    /// The branch of a session at this record, also of one that may not be written.
+    fn branch_at(&self, name: &SessionName, seq: u64) -> Option<Branch> {
+        if let Some(line) = self.line(name) {
+            return Some(line.branch);
+        }
+        let mut branch = None;
+        let visited = journal::history(&*self.vfs, self.lineage, name, seq..=seq, &mut |item| {
+            branch = Some(item.branch);
+            ControlFlow::Break(())
+        });
+        visited.ok().and(branch)
     }
 
     /// The number of this start.

@@ -89,6 +89,7 @@ fn replace(vfs: &dyn Vfs, path: &Path, content: &[u8]) -> io::Result<()> {
     }
     let file = vfs.open(&temporary, Open::CreateNew)?;
     file.write_at(0, &[content])?;
+    // No points of their own, here and below: the file is for people, and every save writes it anew.
     file.sync()?;
     drop(file);
     vfs.rename(&temporary, path)?;

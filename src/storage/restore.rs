@@ -231,6 +231,7 @@ fn put_in_place<M: Machine>(
     snapshot::write(vfs, &temporary, &header, machine).map_err(|error| RestoreError::Source { file: target, error })?;
     keep_current(vfs, &files)?;
     vfs.rename(&temporary, &files.live())?;
+    // No point of its own: until the opening that follows has set aside what was newer, either state may come back.
     vfs.sync_dir(&files.root)?;
     Ok(())
 }
@@ -248,6 +249,7 @@ fn keep_current(vfs: &dyn Vfs, files: &SessionFiles) -> Result<(), RestoreError>
             if !known.iter().any(|backup| backup.header.as_ref().is_ok_and(same)) {
                 let name = backups::free_name(vfs, &files.backups(), "snapshot", verified.header.at)?;
                 backups::link_or_copy(vfs, &live, &name)?;
+                // No point of its own: the state before is also kept by the opening that follows.
                 vfs.sync_dir(&files.backups())?;
             }
         }

@@ -10,7 +10,9 @@ use crate::storage::recovery::OpenError;
 use crate::storage::saver::{Saver, SaverSetup, Shelf, locked};
 use crate::storage::vfs::SharedVfs;
 use crate::storage::{Branch, Durable, Record, ResumePoint, Run, SaveJob, Store, Trouble};
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +28,8 @@ struct Running {
     journaling: Arc<Journaling>,
     saver: Saver,
     creating: Mutex<()>,
+    /// Sessions that are in the directory and not served.
+    unserved: Mutex<BTreeSet<SessionName>>,
 }
 
 /// How the store is doing.
@@ -54,6 +58,9 @@ pub enum CreateError {
     /// There is one already.
     #[error("there is a session {0} already")]
     Exists(SessionName),
+    /// There is one that needs repair: what is left of it must not be covered by an empty one.
+    #[error("session {0} exists and needs repair")]
+    NeedsRepair(SessionName),
     /// The default session cannot be forgotten.
     #[error("the default session cannot be forgotten")]
     Default,
@@ -71,16 +78,17 @@ impl DirectoryStore {
         Self { vfs, running: None, lock: Mutex::new(Some(lock)) }
     }
 
-    /// A store that keeps what it is given.
+    /// A store that keeps what it is given. `unserved` are sessions of the directory without a shelf.
     pub(crate) fn running(
         lock: Box<dyn Send>,
         setup: SaverSetup,
         shelves: Vec<Shelf>,
+        unserved: BTreeSet<SessionName>,
         journaling: Arc<Journaling>,
     ) -> io::Result<Self> {
         let vfs = Arc::clone(&setup.vfs);
         let saver = Saver::start(setup, shelves)?;
-        let running = Running { journaling, saver, creating: Mutex::default() };
+        let running = Running { journaling, saver, creating: Mutex::default(), unserved: Mutex::new(unserved) };
         Ok(Self { vfs, running: Some(running), lock: Mutex::new(Some(lock)) })
     }
 
@@ -90,6 +98,9 @@ impl DirectoryStore {
         let _one_at_a_time = locked(&running.creating);
         if running.journaling.knows(name) {
             return Err(CreateError::Exists(name.clone()));
+        }
+        if locked(&running.unserved).contains(name) {
+            return Err(CreateError::NeedsRepair(name.clone()));
         }
         running.saver.add(running.journaling.create(name)?);
         Ok(())
@@ -107,13 +118,23 @@ impl DirectoryStore {
         running.journaling.forget(name)?;
         let files = SessionFiles::of(name);
         let reason = format!("forgotten_{name}");
-        Ok(backups::quarantine_folder(&*self.vfs, &files.root, &reason).map_err(OpenError::Io)?)
+        let place = backups::quarantine_folder(&*self.vfs, &files.root, &reason).map_err(OpenError::Io)?;
+        locked(&running.unserved).remove(name);
+        Ok(place)
     }
 
-    /// Records of a session with `seq` from `first` to `last`, in order: those of its current branch that the journal
-    /// still has, hence perhaps none. `last` must be durable. Reads files.
-    pub fn past(&self, session: &SessionName, first: u64, last: u64) -> Vec<(u64, Vec<u8>)> {
-        self.running.as_ref().map(|running| running.journaling.past(session, first..=last)).unwrap_or_default()
+    /// Visits records of a session with `seq` from `first` to `last`, in order: those of its current branch that the
+    /// journal still has, hence perhaps none. `last` must be durable. Reads files.
+    pub fn past(
+        &self,
+        session: &SessionName,
+        first: u64,
+        last: u64,
+        visit: &mut dyn FnMut(u64, &[u8]) -> ControlFlow<()>,
+    ) {
+        if let Some(running) = &self.running {
+            running.journaling.past(session, first..=last, visit);
+        }
     }
 
     /// Changes how much is kept beyond what recovery needs, from the next save on.

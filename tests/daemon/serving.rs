@@ -3,9 +3,11 @@
 use crate::program::{Ended, Place};
 use crate::running::Running;
 use serde_json::Value;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
+use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
 #[test]
 fn changed_files_are_applied_and_told_while_it_runs() {
@@ -96,4 +98,97 @@ fn systemd_is_told_when_it_is_ready_reloading_alive_and_stopping() {
     hears("READY=1");
     daemon.signal("-TERM");
     hears("STOPPING=1");
+}
+
+/// A member of the default session.
+fn member(port: &str, name: &str) -> WebSocket<TcpStream> {
+    let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let (mut socket, _) = client(format!("ws://127.0.0.1:{port}/api/v1/sessions/default/ws"), stream).unwrap();
+    socket.send(Message::text(format!(r#"{{"type":"hello","name":"{name}"}}"#))).unwrap();
+    hears(&mut socket, "welcome");
+    socket
+}
+
+/// The next message of this type.
+fn hears(socket: &mut WebSocket<TcpStream>, kind: &str) -> Value {
+    loop {
+        let Message::Text(text) = socket.read().unwrap() else { continue };
+        let message: Value = serde_json::from_str(&text).unwrap();
+        if message["type"] == kind {
+            return message;
+        }
+    }
+}
+
+#[test]
+fn changed_limits_count_for_connections_that_are_open() {
+    let place = Place::new();
+    place.write(".env", "OPS_PER_SECOND=0\n");
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    let mut alice = member(&port, "alice");
+    let mut say = |op: u64, bytes: usize| {
+        let text = "x".repeat(bytes);
+        alice.send(Message::text(format!(r#"{{"type":"op","op":{op},"do":"chat.post","text":"{text}"}}"#))).unwrap();
+        alice.flush().unwrap();
+        loop {
+            match alice.read() {
+                Ok(Message::Text(text)) => {
+                    let message: Value = serde_json::from_str(&text).unwrap();
+                    if message["op"] == op && message["type"] != "event" {
+                        return message["code"].as_str().unwrap_or("ack").to_owned();
+                    }
+                }
+                Ok(Message::Close(frame)) => return frame.unwrap().reason.to_string(),
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
+            }
+        }
+    };
+    assert_eq!(say(1, 8_000), "ack");
+    daemon.signal("-HUP");
+    daemon.says("nothing changed");
+    place.write(".env", "OPS_PER_SECOND=1\nOPS_BURST=1\n");
+    daemon.says("OPS_PER_SECOND: 0 -> 1");
+    assert!((2..100).any(|op| say(op, 10) == "rate_limited"));
+    place.write(".env", "OPS_PER_SECOND=0\nMAX_MESSAGE=4KiB\n");
+    daemon.says("MAX_MESSAGE: ");
+    assert_eq!(say(100, 10), "ack");
+    assert!(say(101, 8_000).contains("large"));
+}
+
+#[test]
+fn an_empty_session_is_started_again_without_a_snapshot() {
+    let place = Place::new();
+    for said in ["first run", "Session is empty", "Session is empty"] {
+        let mut daemon = Running::start(&place, &[]);
+        daemon.says(said);
+        daemon.says("Listening on");
+        assert!(daemon.heard.iter().all(|line| !line.contains("1970") && !line.contains("Session saved")));
+        assert_eq!(daemon.stop(), 0);
+        assert!(!place.path().join("data/session_snapshot.bin").exists());
+    }
+}
+
+#[test]
+fn a_restore_is_told_once_and_with_what_the_snapshot_held() {
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    let _alice = member(&port, "alice");
+    assert_eq!(daemon.stop(), 0);
+    let live = place.path().join("data/session_snapshot.bin");
+    let with_alice = std::fs::read(&live).unwrap();
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    drop(member(&port, "bob"));
+    daemon.says("user_disconnect:bob");
+    assert_eq!(daemon.stop(), 0);
+    std::fs::write(&live, with_alice).unwrap();
+    let mut daemon = Running::start(&place, &[]);
+    daemon.says("Users: 1");
+    daemon.says("Listening on");
+    let told = daemon.heard.iter().filter(|line| line.contains("is kept in backups/kept/")).count();
+    assert_eq!(told, 1, "{:#?}", daemon.heard);
 }

@@ -4,8 +4,9 @@ use crate::daemon::{Daemon, options};
 use crate::toy::Toy;
 use hotset::session::SessionName;
 use hotset::storage::recovery::{self, OpenError, Outcome};
-use hotset::storage::vfs::{Open, RealVfs, SharedVfs, SimDisk, Survival, Vfs, read_all};
+use hotset::storage::vfs::{Fault, InjectedError, Open, RealVfs, SharedVfs, SimDisk, Survival, Vfs, read_all};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,6 +130,16 @@ fn a_rotten_snapshot_costs_nothing_and_is_kept_for_inspection() {
     assert_eq!(daemon.toy.texts(), ALL);
     assert_eq!(daemon.notes.len(), 1);
     let after = image(&*vfs);
+    assert!(after.iter().any(|(path, bytes)| path.starts_with("quarantine") && *bytes == rotten));
+}
+
+#[test]
+fn a_rotten_snapshot_is_kept_for_inspection_through_a_power_cut() {
+    let (sim, vfs) = used();
+    sim.tamper(Path::new(LIVE), 4200, b"rot");
+    let rotten = read_all(&*vfs, Path::new(LIVE), 1 << 20).unwrap();
+    drop(Daemon::start(&vfs).unwrap());
+    let after = image(&sim.crash_image(Survival::Nothing));
     assert!(after.iter().any(|(path, bytes)| path.starts_with("quarantine") && *bytes == rotten));
 }
 
@@ -267,6 +278,90 @@ fn damaged_acknowledged_events_make_the_session_read_only() {
     let kept = daemon.restored.unwrap().pre_restore.unwrap();
     let (kept, _) = hotset::storage::snapshot::load::<Toy>(&*vfs, Path::new(&kept)).unwrap();
     assert_eq!(kept.texts(), ALL[..4]);
+}
+
+#[test]
+fn starts_of_an_empty_session_write_no_snapshot() {
+    let (_, vfs) = disk();
+    Daemon::start(&vfs).unwrap().stop();
+    for _ in 0..2 {
+        let daemon = Daemon::start(&vfs).unwrap();
+        let restored = daemon.restored.clone().unwrap();
+        assert_eq!((restored.seq, restored.saved), (0, 0));
+        daemon.stop();
+        assert!(vfs.stat(Path::new(LIVE)).is_err());
+        assert!(backups(&*vfs, "backups").is_empty());
+    }
+    let mut daemon = Daemon::start(&vfs).unwrap();
+    assert!(daemon.say("something"));
+    daemon.stop();
+    let restored = Daemon::start(&vfs).unwrap().restored.unwrap();
+    assert_eq!((restored.seq, restored.saved), (1, 1), "what is saved at the start needs no other save");
+}
+
+#[test]
+fn a_restored_snapshot_is_reported_as_it_was_made() {
+    let (_, vfs) = used();
+    let oldest = backups(&*vfs, "backups").remove(0);
+    cp(&*vfs, &oldest, Path::new(LIVE));
+    let restored = Daemon::start(&vfs).unwrap().restored.unwrap();
+    assert_eq!(restored.summary.nodes, 1, "the mark of the restore is not counted");
+}
+
+#[test]
+fn a_start_on_a_full_disk_says_where() {
+    let (used, _) = used();
+    for operation in 5..40 {
+        let sim = used.fork();
+        sim.inject(Fault::ErrorsFrom(sim.changes() + operation, InjectedError::Full));
+        let vfs: SharedVfs = Arc::new(sim);
+        let Err(error) = Daemon::start(&vfs) else { continue };
+        let (place, said) = (vfs.display(Path::new("")), error.to_string());
+        assert!(said.contains(&place), "operation {operation}: {said}");
+    }
+}
+
+#[test]
+fn a_session_that_needs_repair_is_not_covered_by_an_empty_one() {
+    let (_, vfs) = disk();
+    let daemon = Daemon::start(&vfs).unwrap();
+    let other = SessionName::new("other").unwrap();
+    daemon.store.create_session(&other).unwrap();
+    let watch = Arc::new(crate::daemon::Watch::default());
+    hotset::storage::Store::listen(&*daemon.store, &other, watch.clone());
+    let mut second = Daemon { session: other.clone(), toy: Toy::default(), watch, ..daemon };
+    assert!(second.say("there"));
+    assert!(second.save("auto-save").unwrap().published);
+    second.stop();
+    let live = Path::new("sessions/other/session_snapshot.bin");
+    let bytes = read_all(&*vfs, live, 1 << 20).unwrap();
+    vfs.open(live, Open::Write).unwrap().set_len(bytes.len() as u64 - 100).unwrap();
+    let opened = recovery::open::<Toy>(&vfs, &options()).unwrap();
+    assert!(matches!(opened.sessions[1].outcome, Outcome::Refused { .. }));
+    assert!(opened.store.create_session(&other).is_err());
+    assert!(hotset::storage::Store::create_session(&*opened.store, &other).is_err());
+    opened.store.forget_session(&other).unwrap();
+    opened.store.create_session(&other).unwrap();
+}
+
+#[test]
+fn the_past_is_that_of_the_current_branch_and_is_not_read_further_than_wanted() {
+    let (_, vfs) = used();
+    let oldest = backups(&*vfs, "backups").remove(0);
+    cp(&*vfs, &oldest, Path::new(LIVE));
+    let mut daemon = Daemon::start(&vfs).unwrap();
+    assert!(daemon.say("after"));
+    let past = |first: u64, most: usize| {
+        let mut seen = Vec::new();
+        daemon.store.past(&daemon.session, first, 8, &mut |seq, body| {
+            seen.push((seq, body.to_vec()));
+            if seen.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        seen
+    };
+    assert_eq!(past(1, 9).iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [7, 8]);
+    assert_eq!(past(8, 9), [(8, b"after".to_vec())]);
+    assert_eq!(past(1, 1).len(), 1);
 }
 
 #[test]

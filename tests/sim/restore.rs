@@ -130,6 +130,34 @@ fn no_power_cut_during_a_restore_loses_either_side() {
 }
 
 #[test]
+fn no_power_cut_during_the_first_restore_of_a_directory_loses_what_was_in_it() {
+    let elsewhere = ten_backups(true);
+    let start = SimDisk::new();
+    let mut daemon = Daemon::start(&shared(&start)).unwrap();
+    assert!((1..=3).all(|number| daemon.say(&number.to_string())));
+    daemon.stop();
+    let bytes = read_all(&elsewhere, Path::new(LIVE), 1 << 20).unwrap();
+    let file = start.open(Path::new(LIVE), Open::CreateNew).unwrap();
+    file.write_at(0, &[&bytes]).unwrap();
+    file.sync().unwrap();
+    start.sync_dir(Path::new("")).unwrap();
+    let probe = start.fork();
+    Daemon::start(&shared(&probe)).unwrap().stop();
+    for number in 1..=probe.changes() - start.changes() {
+        let disk = start.fork();
+        disk.inject(Fault::CrashAfter(start.changes() + number));
+        if let Ok(daemon) = Daemon::start(&shared(&disk)) {
+            daemon.store.close(Duration::ZERO);
+        }
+        let image = disk.crash_image(Survival::Nothing);
+        let daemon = Daemon::start(&shared(&image)).unwrap();
+        assert_eq!(without_marks(daemon.toy.texts()), numbers(13), "{number}");
+        assert!(kept_states(&image).contains(&numbers(3)), "{number}: what was newer is not kept");
+        daemon.store.close(Duration::ZERO);
+    }
+}
+
+#[test]
 fn the_restore_command_does_the_same_and_is_atomic() {
     let start = ten_backups(false);
     let name = files(&start, "backups")[2].file_name().unwrap().to_str().unwrap().to_owned();

@@ -4,11 +4,14 @@ use crate::daemon::{Daemon, Watch, now, options};
 use crate::toy::Toy;
 use hotset::session::SessionName;
 use hotset::storage::fsck::{self, Condition};
-use hotset::storage::vfs::{Fault, InjectedError, Open, RealVfs, SharedVfs, SimDisk, Survival, Vfs, read_all};
-use hotset::storage::{SaveJob, Store, pinning, snapshot};
+use hotset::storage::vfs::{
+    Fault, InjectedError, Open, OperationKind, RealVfs, SharedVfs, SimDisk, Survival, Vfs, read_all,
+};
+use hotset::storage::{Machine, SaveJob, SaveState, Sections, Store, Summary, pinning, snapshot};
 use std::fmt::Debug;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 use tracing::field::{Field, Visit};
@@ -142,6 +145,52 @@ fn a_backup_on_request_exists_at_once_and_only_once() {
     assert_eq!(files(&sim, "backups").len(), 1, "the same snapshot is a backup already");
 }
 
+/// A state that is being written until it is told to go on.
+struct Slow {
+    toy: Toy,
+    begun: Sender<()>,
+    go_on: Receiver<()>,
+}
+
+impl SaveState for Slow {
+    fn write_sections(&self, out: &mut dyn Sections) -> io::Result<()> {
+        self.begun.send(()).unwrap();
+        self.go_on.recv().unwrap();
+        Machine::write_sections(&self.toy, out)
+    }
+    fn seq(&self) -> u64 {
+        Machine::seq(&self.toy)
+    }
+    fn summary(&self) -> Summary {
+        Machine::summary(&self.toy)
+    }
+}
+
+#[test]
+fn a_session_can_be_made_while_another_one_is_being_saved() {
+    let (_, vfs) = disk();
+    let mut daemon = Daemon::start(&vfs).unwrap();
+    assert!(daemon.say("large"));
+    let ((begun, has_begun), (tell_on, go_on), (tell, told)) = (channel(), channel(), channel());
+    let toy = daemon.toy.clone();
+    daemon.store.save(SaveJob {
+        session: daemon.session.clone(),
+        state: Box::new(Slow { toy, begun, go_on }),
+        reasons: vec!["auto-save".into()],
+        at: now(),
+        also_backup: false,
+        done: Box::new(move |outcome| tell.send(outcome).unwrap()),
+    });
+    has_begun.recv().unwrap();
+    let (store, (made, is_made)) = (Arc::clone(&daemon.store), channel());
+    let making = std::thread::spawn(move || made.send(store.create_session(&SessionName::new("new").unwrap())));
+    let answer = is_made.recv_timeout(Duration::from_secs(20));
+    tell_on.send(()).unwrap();
+    answer.expect("it does not wait for the save").unwrap();
+    making.join().unwrap().unwrap();
+    assert!(told.recv().unwrap().unwrap().published);
+}
+
 #[test]
 fn metadata_describes_the_newest_save() {
     let (sim, vfs) = disk();
@@ -268,11 +317,15 @@ fn an_idle_session_does_not_pin_the_journal() {
     }
     let segments = files(&sim, "journal").len();
     assert!(segments <= 4, "{segments} segments are kept");
-    // And it is as safe as any: its snapshot may rot.
+    // And it is as safe as any: its snapshot may rot, also after a power cut.
+    let cut = sim.crash_image(Survival::Nothing);
     daemon.store.close(Duration::from_secs(9));
-    sim.tamper(Path::new("sessions/idle/session_snapshot.bin"), 4200, b"rot");
-    let opened = hotset::storage::open::<Toy>(&vfs, &options()).unwrap();
-    assert_eq!(opened.sessions[1].outcome.machine().unwrap().texts(), ["only this"]);
+    for image in [sim, cut] {
+        image.tamper(Path::new("sessions/idle/session_snapshot.bin"), 4200, b"rot");
+        let shared: SharedVfs = Arc::new(image);
+        let opened = hotset::storage::open::<Toy>(&shared, &options()).unwrap();
+        assert_eq!(opened.sessions[1].outcome.machine().unwrap().texts(), ["only this"]);
+    }
 }
 
 #[test]
@@ -294,6 +347,7 @@ fn a_forgotten_session_does_not_come_back_and_its_files_are_not_deleted() {
     let image: SharedVfs = Arc::new(sim.crash_image(Survival::Nothing));
     let opened = hotset::storage::open::<Toy>(&image, &options()).unwrap();
     assert_eq!(opened.sessions.len(), 1);
+    assert_eq!(snapshot::load::<Toy>(&*image, &place.join(LIVE)).unwrap().0.texts(), ["goes"]);
     opened.store.create_session(&second.session).unwrap();
 }
 
@@ -344,6 +398,70 @@ fn a_pinned_backup_stays_when_the_others_are_pruned() {
         daemon.save("auto-save").unwrap();
     }
     assert_eq!(snapshot::load::<Toy>(&sim, &pinned).unwrap().0.texts(), ["1"]);
+}
+
+#[test]
+fn a_pinned_backup_is_pinned_for_good() {
+    let (sim, vfs) = disk();
+    let daemon = saved(&vfs, 3);
+    let oldest = files(&sim, "backups").remove(0);
+    let pinned = pinning::pin_backup(&sim, &daemon.session, oldest.file_name().unwrap().to_str().unwrap()).unwrap();
+    let image = sim.crash_image(Survival::Nothing);
+    assert_eq!(snapshot::load::<Toy>(&image, &pinned).unwrap().0.texts(), ["1"]);
+}
+
+#[test]
+fn a_new_session_survives_with_all_that_the_journal_has_let_go_of() {
+    let (sim, vfs) = disk();
+    let daemon = Daemon::start(&vfs).unwrap();
+    let session = SessionName::new("new").unwrap();
+    daemon.store.create_session(&session).unwrap();
+    let watch = Arc::new(Watch::default());
+    daemon.store.listen(&session, watch.clone());
+    let mut new = Daemon { session, watch, ..daemon };
+    for round in 0..30 {
+        assert!(new.say(&format!("{round}{}", "x".repeat(30_000))));
+        new.save("auto-save").unwrap();
+    }
+    let segments = files(&sim, "journal").len();
+    assert!(segments <= 4, "{segments} segments are kept");
+    let image: SharedVfs = Arc::new(sim.crash_image(Survival::Nothing));
+    let opened = hotset::storage::open::<Toy>(&image, &options()).unwrap();
+    let texts = opened.sessions.get(1).and_then(|session| session.outcome.machine()).map(Toy::texts);
+    assert!(texts == Some(new.toy.texts()), "the session is lost");
+}
+
+#[test]
+fn a_snapshot_is_recorded_only_when_its_name_is_durable() {
+    let (before, vfs) = disk();
+    saved(&vfs, 2).stop();
+    let named = {
+        let probe = before.fork();
+        let shared: SharedVfs = Arc::new(probe.clone());
+        let mut daemon = Daemon::start(&shared).unwrap();
+        assert!(daemon.say("3"));
+        let from = probe.changes();
+        probe.start_trace();
+        daemon.save("auto-save").unwrap();
+        let trace = probe.trace();
+        let renamed = trace.iter().position(|done| done.kind == OperationKind::Rename).unwrap();
+        from + renamed as u64 + 2
+    };
+    for later in 1..20 {
+        let sim = before.fork();
+        let shared: SharedVfs = Arc::new(sim.clone());
+        let mut daemon = Daemon::start(&shared).unwrap();
+        assert!(daemon.say("3"));
+        sim.inject(Fault::Error(named, InjectedError::Io));
+        daemon.save("auto-save").unwrap_err();
+        sim.clear_faults();
+        assert!(daemon.say("4"));
+        sim.inject(Fault::CrashAfter(sim.changes() + later));
+        drop(daemon.save("auto-save"));
+        let image: SharedVfs = Arc::new(sim.crash_image(Survival::Nothing));
+        daemon.store.close(Duration::ZERO);
+        assert_eq!(Daemon::start(&image).unwrap().toy.texts(), ["1", "2", "3", "4"], "{later} operations later");
+    }
 }
 
 #[test]

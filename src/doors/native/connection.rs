@@ -9,7 +9,7 @@ use super::replies::{self, Outgoing};
 use super::state_parts::StateParts;
 use super::stream::Stream;
 use super::translate::{self, ClientMessage};
-use super::{CloseReason, PENDING_MAX, PRESENCE_BYTES_MAX};
+use super::{CloseReason, NativeSettings, PENDING_MAX, PRESENCE_BYTES_MAX};
 use crate::formats::json;
 use crate::live::{Closing, Edit, Membership, Note, WireFormat, Work};
 use crate::ops::clock;
@@ -17,6 +17,7 @@ use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite;
 use tungstenite::Message;
@@ -78,6 +79,14 @@ impl Socket {
             }
             Err(error) => Poll::Ready(Err(read_end(error))),
         }
+    }
+
+    /// Takes messages of at most so many bytes from now on.
+    pub(super) fn take_messages_of(&mut self, bytes: usize) {
+        self.context.set_config(|config| {
+            config.max_message_size = Some(bytes);
+            config.max_frame_size = Some(bytes);
+        });
     }
 
     /// Appends a message of our own.
@@ -147,6 +156,7 @@ pub(super) struct Connection {
     socket: Socket,
     membership: Membership,
     pace: Pace,
+    settings: watch::Receiver<NativeSettings>,
     /// A state that is being sent; events wait until it is through.
     parts: Option<StateParts>,
     presence_seen: u64,
@@ -169,11 +179,17 @@ enum Turn {
 }
 
 impl Connection {
-    pub(super) fn new(socket: Socket, membership: Membership, pace: Pace) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        membership: Membership,
+        pace: Pace,
+        settings: watch::Receiver<NativeSettings>,
+    ) -> Self {
         Self {
             socket,
             membership,
             pace,
+            settings,
             parts: None,
             presence_seen: 0,
             last_op: 0,
@@ -239,6 +255,7 @@ impl Connection {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+        self.follow_settings();
         while self.inbound.len() < READ_AHEAD {
             match self.socket.poll_message(context) {
                 Poll::Ready(Ok(message)) => match message {
@@ -257,6 +274,16 @@ impl Connection {
             }
         }
         if self.inbound.is_empty() { Poll::Pending } else { Poll::Ready(Turn::Inbound) }
+    }
+
+    /// Takes changed settings over. Looking whether there are any costs one atomic read.
+    fn follow_settings(&mut self) {
+        if !matches!(self.settings.has_changed(), Ok(true)) {
+            return;
+        }
+        let settings = self.settings.borrow_and_update();
+        self.socket.take_messages_of(settings.message_bytes);
+        self.pace.change(settings.ops_per_second, settings.ops_burst, clock::instant());
     }
 
     /// Writes until there is nothing more to write, or the socket takes no more.

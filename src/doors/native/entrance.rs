@@ -10,7 +10,7 @@ use super::state_parts::StateParts;
 use super::stream::{InFlight, Stream};
 use super::{CloseReason, HELLO_BYTES_MAX, PENDING_MAX};
 use crate::doors::{Authority, Credentials, Denied};
-use crate::live::{Directory, JoinError, Joined, ResumeToken, SessionHandle, Start, Subscriber};
+use crate::live::{Directory, JoinError, Joined, OpenRefused, ResumeToken, SessionHandle, Start, Subscriber};
 use crate::ops::{clock, random};
 use crate::session::{ClientId, MemberName, Rejection, Role, SessionName};
 use axum::body::Body;
@@ -183,11 +183,9 @@ impl NativeDoor {
     }
 
     fn connection(&self, mut socket: Socket, membership: crate::live::Membership, joined: Joined) -> Connection {
-        let settings = self.settings.borrow().clone();
-        socket.context.set_config(|config| {
-            config.max_message_size = Some(settings.message_bytes);
-            config.max_frame_size = Some(settings.message_bytes);
-        });
+        let mut follows = self.settings.clone();
+        let settings = follows.borrow_and_update().clone();
+        socket.take_messages_of(settings.message_bytes);
         let subscriber = membership.subscriber();
         let (mode, message) = mode_words(&joined.mode);
         let welcome = Welcome {
@@ -207,7 +205,7 @@ impl NativeDoor {
         socket.say(&Outgoing::Welcome(&welcome));
         let pace = Pace::new(settings.ops_per_second, settings.ops_burst, clock::instant());
         subscriber.set_courier(Arc::<Outbox>::clone(socket.stream.outbox()));
-        let mut connection = Connection::new(socket, membership, pace);
+        let mut connection = Connection::new(socket, membership, pace, follows);
         match joined.start {
             Start::Resumed(seq) => connection.resume_after(seq),
             Start::State(state) => connection.begin_with(StateParts::new(state)),
@@ -275,8 +273,8 @@ impl NativeDoor {
         let name = SessionName::new(session).map_err(|_| unknown(Denied::Wrong.to_string()))?;
         let create = self.settings.borrow().create_sessions;
         self.directory.open(&name, create).await.map_err(|error| match error {
-            crate::live::OpenRefused::NoSuchSession => unknown(Denied::Wrong.to_string()),
-            crate::live::OpenRefused::TooMany(_) | crate::live::OpenRefused::Failed(_) => unknown(error.to_string()),
+            OpenRefused::NoSuchSession => unknown(Denied::Wrong.to_string()),
+            OpenRefused::TooMany(_) | OpenRefused::NotServed(_) | OpenRefused::Failed(_) => unknown(error.to_string()),
         })
     }
 }

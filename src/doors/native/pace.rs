@@ -28,6 +28,10 @@ impl Bucket {
     }
 }
 
+fn rate(per_second: u32, burst: u32, now: Instant) -> Option<Bucket> {
+    (per_second > 0).then(|| Bucket::new(per_second.into(), burst.max(per_second).into(), now))
+}
+
 /// How much one connection may ask for.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
@@ -39,8 +43,21 @@ pub(super) struct Pace {
 impl Pace {
     /// `per_second` operations with bursts of `burst`; 0 = no limit.
     pub(super) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
-        let operations = (per_second > 0).then(|| Bucket::new(per_second.into(), burst.max(per_second).into(), now));
-        Self { operations, control: Bucket::new(50.0, 200.0, now), bad: Bucket::new(10.0 / 60.0, 10.0, now) }
+        Self {
+            operations: rate(per_second, burst, now),
+            control: Bucket::new(50.0, 200.0, now),
+            bad: Bucket::new(10.0 / 60.0, 10.0, now),
+        }
+    }
+
+    /// Takes another rate of operations over: what was left of the old one is left of the new one, as far as it fits.
+    pub(super) fn change(&mut self, per_second: u32, burst: u32, now: Instant) {
+        let before = self.operations.take();
+        self.operations = rate(per_second, burst, now);
+        if let (Some(bucket), Some(mut before)) = (&mut self.operations, before) {
+            before.take(0.0, now);
+            bucket.level = before.level.min(bucket.size);
+        }
     }
 
     /// Whether so many operations may pass. A batch larger than the burst passes when the bucket is full.
@@ -85,6 +102,20 @@ mod tests {
         let mut pace = Pace::new(10, 20, now);
         assert!(pace.operations(1_000, now));
         assert!(!pace.operations(1, now));
+    }
+
+    #[test]
+    fn a_changed_rate_counts_at_once_and_gives_no_second_burst() {
+        let now = clock::instant();
+        let mut pace = Pace::new(0, 0, now);
+        assert!((0..1_000).all(|_| pace.operations(1, now)));
+        pace.change(10, 20, now);
+        assert!((0..20).all(|_| pace.operations(1, now)));
+        pace.change(100, 200, now);
+        assert!(!pace.operations(1, now));
+        assert!((0..50).all(|_| pace.operations(1, now + Duration::from_millis(500))));
+        pace.change(0, 0, now);
+        assert!((0..1_000).all(|_| pace.operations(1, now)));
     }
 
     #[test]

@@ -9,13 +9,13 @@ use crate::storage::backups::{self, Identity, SessionFiles};
 use crate::storage::journal::{self, Control, Lineage, Positions, Start};
 use crate::storage::journaling::Journaling;
 use crate::storage::metadata::iso;
-use crate::storage::saver::{Order, Publication, SaverSetup, Shelf};
-use crate::storage::snapshot::{self, Header, Purpose, SnapshotId};
+use crate::storage::saver::{Order, Publication, SaveError, SaverSetup, Shelf};
+use crate::storage::snapshot::{self, Header, Purpose, SnapshotError, SnapshotId};
 use crate::storage::state_file;
 use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::SharedVfs;
 use crate::storage::{Branch, Machine, Record, Run};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,16 +48,19 @@ pub(super) fn begin<M: Machine>(
     let journaling = Journaling::begin(Arc::clone(vfs), start, site.epoch, run, options)?;
     state_file::write(&**vfs, state, history.lineage(), site.epoch)?;
     let mut sessions = Vec::new();
-    let mut shelves = Vec::new();
+    let (mut shelves, mut unserved) = (Vec::new(), BTreeSet::new());
     for (survey, plan) in plans {
         let kept = aside.remove(&survey.files.name).flatten();
         let (outcome, shelf) = site.settle(&journaling, &survey, plan, kept)?;
-        shelves.extend(shelf);
+        match shelf {
+            Some(shelf) => shelves.push(shelf),
+            None => _ = unserved.insert(survey.files.name.clone()),
+        }
         sessions.push(OpenedSession { name: survey.files.name.clone(), outcome });
     }
     let notes = site.notes;
     let setup = setup(vfs, &journaling, history.lineage(), journaling.epoch());
-    let store = Arc::new(DirectoryStore::running(lock, setup, shelves, journaling)?);
+    let store = Arc::new(DirectoryStore::running(lock, setup, shelves, unserved, journaling)?);
     Ok(Opened { sessions, store, notes, first_run })
 }
 
@@ -90,6 +93,7 @@ impl Site<'_> {
         files.remove_temporary(vfs)?;
         if let Some(twin) = survey.twin_of_live() {
             vfs.unlink(&twin.path)?; // durability: S24
+            // No point of its own: a name that comes back is removed by the next start.
             vfs.sync_dir(&files.backups())?;
         }
         if let Plan::Serve { rotten: Some(rotten), .. } = plan {
@@ -145,6 +149,7 @@ impl Site<'_> {
         let name = backups::free_name(vfs, &files.kept(), "pre_restore", self.options.now)?;
         vfs.rename(&temporary, &name)?;
         vfs.sync_dir(&files.kept())?; // durability: S25
+        // No point of its own: it removes the temporary name.
         vfs.sync_dir(&files.root)?;
         Ok(name)
     }
@@ -202,8 +207,9 @@ impl Site<'_> {
                 Ok((Outcome::Serving { machine: M::empty(), restored: None }, Some(shelf)))
             }
             Plan::Serve { built, .. } => {
-                let restored = built.restored(discarded, self.options.now);
+                let mut restored = built.restored(discarded, self.options.now);
                 let shelf = self.resume(journaling, survey, &built)?;
+                restored.saved = shelf.published.map_or(0, |published| published.seq);
                 Ok((Outcome::Serving { machine: built.machine, restored: Some(restored) }, Some(shelf)))
             }
             Plan::Restore(restore) => {
@@ -235,6 +241,8 @@ impl Site<'_> {
                 journaling.record_published(name, branch, &live)?;
                 shelf.parent = live.id;
             }
+            // Nothing has ever happened in it: nothing is to be saved.
+            None if built.base.is_none() && built.machine.seq() == 0 => {}
             None => {
                 // What is in place, if anything, has been moved to quarantine or lacks events.
                 self.save_now(journaling, &mut shelf, &built.machine, "recovery")?;
@@ -284,7 +292,9 @@ impl Site<'_> {
         let restored = Restored {
             at: header.at,
             seq,
-            summary: machine.summary(),
+            saved: seq,
+            // As in the file: the state itself has nobody online any more.
+            summary: header.summary,
             replayed: 0,
             discarded_bytes: self.history.discarded_bytes(),
             pre_restore,
@@ -309,7 +319,7 @@ impl Site<'_> {
             also_backup: true,
             abandon: &AtomicBool::new(false),
         };
-        let saved = shelf.save(&setup, &order).map_err(|error| OpenError::Journal(error.to_string()))?;
+        let saved = shelf.save(&setup, &order)?;
         if saved.published {
             Ok(())
         } else {
@@ -330,6 +340,15 @@ fn restore_note(reason: Reason, source: &str, highest: u64, header: &Header, kep
             format!("restored {source}; what was in its place ({newer} newer events) is kept in {kept}")
         }
         (Reason::Restored, None) => format!("restored {source}"),
+    }
+}
+
+impl From<SaveError> for OpenError {
+    fn from(error: SaveError) -> Self {
+        match error {
+            SaveError::Io(error) | SaveError::Snapshot(SnapshotError::Io(error)) => Self::Io(error),
+            SaveError::Snapshot(_) | SaveError::Journal(_) | SaveError::Abandoned => Self::Journal(error.to_string()),
+        }
     }
 }
 

@@ -105,7 +105,9 @@ pub struct Restored {
     pub at: Timestamp,
     /// The newest event.
     pub seq: u64,
-    /// What the state holds.
+    /// The newest event in a snapshot.
+    pub saved: u64,
+    /// What the state holds; of a restored snapshot, what it held when it was made.
     pub summary: Summary,
     /// Events replayed from the journal.
     pub replayed: u64,
@@ -147,6 +149,14 @@ pub enum OpenError {
         what: String,
     },
     /// The disk failed while opening (exit code 74).
+    #[error("cannot use {path}: {error}")]
+    Disk {
+        /// The data directory.
+        path: String,
+        /// What the file system said.
+        error: io::Error,
+    },
+    /// The disk failed (exit code 74).
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The journal could not be opened (exit code 74).
@@ -161,7 +171,7 @@ impl OpenError {
         Self::Unusable { path: vfs.display(Path::new("")), uid, error }
     }
 
-    /// Says whose directory it is if the file system refused for reasons of permission.
+    /// Says of which directory a bare error of the file system speaks, and whose it is if permission is missing.
     pub(super) fn blaming(self, vfs: &dyn Vfs) -> Self {
         match self {
             Self::Io(error)
@@ -169,9 +179,12 @@ impl OpenError {
             {
                 Self::unusable(vfs, error)
             }
-            Self::Io(_) | Self::Locked { .. } | Self::Unusable { .. } | Self::Unsupported { .. } | Self::Journal(_) => {
-                self
-            }
+            Self::Io(error) => Self::Disk { path: vfs.display(Path::new("")), error },
+            Self::Disk { .. }
+            | Self::Locked { .. }
+            | Self::Unusable { .. }
+            | Self::Unsupported { .. }
+            | Self::Journal(_) => self,
         }
     }
 }

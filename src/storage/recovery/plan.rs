@@ -339,6 +339,7 @@ impl<M: Machine> Built<M> {
         Restored {
             at: self.base.as_ref().map_or(now, |(header, _)| header.at),
             seq: self.machine.seq(),
+            saved: self.base.as_ref().map_or(0, |(header, _)| header.seq),
             summary: self.machine.summary(),
             replayed: self.replayed,
             discarded_bytes,

@@ -6,7 +6,7 @@
 mod publish;
 mod queue;
 
-pub(crate) use publish::{Order, Publication, Shelf};
+pub(crate) use publish::{Order, Publication, SaveError, Shelf};
 pub(crate) use queue::{Saver, locked};
 
 use crate::session::SessionName;

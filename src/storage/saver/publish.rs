@@ -153,7 +153,7 @@ impl Shelf {
     fn settle(&mut self, setup: &SaverSetup) -> Result<(), SaveError> {
         let Some(published) = self.published.filter(|_| self.unrecorded) else { return Ok(()) };
         if self.unsynced {
-            setup.vfs.sync_dir(&self.files.root)?;
+            setup.vfs.sync_dir(&self.files.root)?; // durability: S34
             self.unsynced = false;
         }
         setup.ledger.record(&self.files.name, &published).map_err(SaveError::Journal)?;
@@ -324,6 +324,7 @@ impl Shelf {
         vfs.create_dir(&self.files.kept())?;
         let name = backups::free_name(vfs, &self.files.kept(), "pre_restore", order.at)?;
         vfs.rename(temporary, &name)?;
+        // No points of their own: the journal keeps all that is in this file until the next start has dealt with it.
         vfs.sync_dir(&self.files.kept())?;
         vfs.sync_dir(&self.files.root)?;
         let aside = Aside { path: name.clone(), seq: order.state.seq(), bytes: written.bytes };

@@ -60,8 +60,16 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
-    shelves: Mutex<BTreeMap<SessionName, Shelf>>,
+    /// Each behind a lock of its own, which a save holds to its end; nobody waits for one of another session.
+    shelves: Mutex<BTreeMap<SessionName, Slot>>,
     abandon: AtomicBool,
+}
+
+/// A shelf, or nothing once it has been taken out.
+type Slot = Arc<Mutex<Option<Shelf>>>;
+
+fn slot(shelf: Shelf) -> Slot {
+    Arc::new(Mutex::new(Some(shelf)))
 }
 
 /// A poisoned lock means a panic that has been reported already; the data behind it is still consistent.
@@ -78,7 +86,7 @@ pub(crate) struct Saver {
 impl Saver {
     /// Starts the thread.
     pub(crate) fn start(setup: SaverSetup, shelves: Vec<Shelf>) -> io::Result<Self> {
-        let shelves = shelves.into_iter().map(|shelf| (shelf.files.name.clone(), shelf)).collect();
+        let shelves = shelves.into_iter().map(|shelf| (shelf.files.name.clone(), slot(shelf))).collect();
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -92,12 +100,15 @@ impl Saver {
 
     /// Adds a session whose directories exist.
     pub(crate) fn add(&self, shelf: Shelf) {
-        locked(&self.shared.shelves).insert(shelf.files.name.clone(), shelf);
+        locked(&self.shared.shelves).insert(shelf.files.name.clone(), slot(shelf));
     }
 
-    /// Takes a session out; a save of it that is pending fails.
+    /// Takes a session out, when a save of it under way has ended; one that is pending fails.
     pub(crate) fn remove(&self, name: &SessionName) {
-        locked(&self.shared.shelves).remove(name);
+        let removed = locked(&self.shared.shelves).remove(name);
+        if let Some(slot) = removed {
+            locked(&slot).take();
+        }
     }
 
     /// Queues a save, or merges it into the one pending for the session.
@@ -160,7 +171,8 @@ fn work(shared: &Shared, setup: &SaverSetup) {
     while let Some((name, pending)) = next(shared) {
         let Pending { state, reasons, at, also_backup, done } = pending;
         let order = Order { state: &*state, reasons: &reasons, at, also_backup, abandon: &shared.abandon };
-        let outcome = match locked(&shared.shelves).get_mut(&name) {
+        let slot = locked(&shared.shelves).get(&name).cloned().unwrap_or_default();
+        let outcome = match &mut *locked(&slot) {
             Some(shelf) => attempt(shelf, setup, &order),
             None => Err(format!("there is no session {name}")),
         };
@@ -169,16 +181,23 @@ fn work(shared: &Shared, setup: &SaverSetup) {
         }
         // Freeing a large state takes a while, which is why it happens on this thread.
         drop(state);
-        for shelf in locked(&shared.shelves).values_mut() {
-            if let Err(error) = shelf.unpin_if_idle(setup, at) {
-                tracing::warn!(session = %shelf.files.name, %error, "A second copy of the snapshot failed");
-            }
-        }
+        unpin_idle(shared, setup, at);
         for tell in done {
             tell(outcome.clone());
         }
         locked(&shared.queue).working = false;
         shared.changed.notify_all();
+    }
+}
+
+fn unpin_idle(shared: &Shared, setup: &SaverSetup, now: Timestamp) {
+    let slots: Vec<Slot> = locked(&shared.shelves).values().cloned().collect();
+    for slot in slots {
+        if let Some(shelf) = &mut *locked(&slot)
+            && let Err(error) = shelf.unpin_if_idle(setup, now)
+        {
+            tracing::warn!(session = %shelf.files.name, %error, "A second copy of the snapshot failed");
+        }
     }
 }
 

@@ -59,6 +59,7 @@ impl Writer {
         for part in bytes.chunks(WRITE_MAX) {
             self.file.write_at(self.at, &[part])?;
             self.at += part.len() as u64;
+            // In steps, so that others do not wait for one large sync; what counts is the last one.
             if self.at - self.synced >= SYNC_EVERY {
                 self.file.sync()?;
                 self.synced = self.at;
