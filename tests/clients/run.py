@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import signal
 
 from harness import SAMPLES, BrowserAgent, Daemon, NodeAgent, RemoteError, chromium, expect, expect_equal_dumps, main
 from hotset_client import Client, Opaque, encode
@@ -320,6 +321,31 @@ async def resume_gives_only_what_was_missed():
         await bob.close()
 
 
+async def a_reader_who_falls_far_behind_begins_anew():
+    """Who stops reading falls off the tail; the state that comes instead of events replaces what was known."""
+    with Daemon() as daemon:
+        daemon.start()
+        writer = await Client(daemon.url, "writer", "binary").connect()
+        for format in ("json", "binary"):
+            async with NodeAgent() as reader:
+                await reader.do("new", url=daemon.url, name=f"reader-{format}", format=format)
+                for number in range(3):
+                    await writer.op("chat.post", text=f"{format} {number}")
+                await reader.do("reach", seq=writer.replica.seq)
+                before = await reader.do("about")
+                reader.process.send_signal(signal.SIGSTOP)
+                for number in range(50):
+                    answer = await writer.op("node.put", id=f"n{number % 5}", kind="k", payload=f"{number}" * 500_000)
+                    expect(answer["type"], "ack", f"{answer}")
+                reader.process.send_signal(signal.SIGCONT)
+                await reader.do("reach", seq=writer.replica.seq)
+                after = await reader.do("about")
+                expect(after["statesTaken"], before["statesTaken"] + 1, "it was given a state, on the same connection")
+                # Its own coming was the last thing that the writer saw of it.
+                expect_equal_dumps({"writer": writer.replica.dump(), "reader": await reader.do("dump")})
+        await writer.close()
+
+
 async def pages_of_other_origins_may_not_connect():
     with Daemon() as daemon:
         daemon.start()
@@ -336,4 +362,5 @@ if __name__ == "__main__":
     if not chromium():
         raise SystemExit("no Chromium: apt-get install chromium")
     main("clients", [real_scene_from_the_add_on, real_scene_from_the_old_server,
-                     resent_operations_are_applied_once, resume_gives_only_what_was_missed, pages_of_other_origins_may_not_connect])  # fmt: skip
+                     resent_operations_are_applied_once, resume_gives_only_what_was_missed, a_reader_who_falls_far_behind_begins_anew,
+                     pages_of_other_origins_may_not_connect])  # fmt: skip

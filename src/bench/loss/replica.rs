@@ -42,8 +42,11 @@ const NODE_FIELDS: [&str; 5] = ["id", "kind", "name", "parent", "dependencies"];
 const TASK_FIELDS: [&str; 6] = ["id", "title", "description", "assignee", "status", "node"];
 
 impl Replica {
-    /// Takes one `state` message.
+    /// Takes one `state` message. A state may also come later, to a reader who has fallen too far behind.
     pub(super) fn load(&mut self, mut part: Incoming) -> io::Result<()> {
+        if part.flag("first") {
+            *self = Self::default();
+        }
         for mut node in part.take_list("nodes") {
             let payload = part.take_payload(&mut node)?.unwrap_or(Content::Json(Value::Null));
             let fields = with_defaults(node, &node_defaults());
@@ -282,6 +285,16 @@ mod tests {
             json!([{"id": "a", "kind": "k", "owner": "ann", "revision": 3, "payload": {"mark": "old", "list": []}}]);
         replica.load(message(&json!({"type": "state", "seq": 4, "nodes": nodes, "last": true}))).unwrap();
         replica
+    }
+
+    #[test]
+    fn a_state_that_comes_later_replaces_everything() {
+        let mut replica = loaded();
+        let chat = json!([{"id": "m", "text": "hello"}]);
+        replica.load(message(&json!({"type": "state", "seq": 9, "first": true, "chat": chat}))).unwrap();
+        assert_eq!(replica.seq, 0, "it is not whole yet");
+        replica.load(message(&json!({"type": "state", "seq": 9, "last": true}))).unwrap();
+        assert_eq!((replica.seq, replica.nodes.len(), replica.chat.len()), (9, 0, 1));
     }
 
     #[test]

@@ -230,6 +230,8 @@ export class Replica {
 
   /** Takes one `state` message. */
   load(part) {
+    // A state may also come later, to a reader who has fallen too far behind.
+    if (part.first) this.clear();
     for (const node of part.nodes ?? []) this.nodes.set(node.id, { owner: null, ...NODE, ...node });
     for (const task of part.tasks ?? []) this.tasks.set(task.id, { ...TASK, ...task });
     for (const member of part.members ?? []) this.members.set(member.name, { metadata: {}, ...member });

@@ -229,7 +229,9 @@ class Replica:
         self.nodes, self.tasks, self.members, self.chat = {}, {}, {}, []
 
     def load(self, part):
-        """Takes one `state` message."""
+        """Takes one `state` message. A state may also come later, to a reader who has fallen too far behind."""
+        if part.get("first"):
+            self.clear()
         for node in part.get("nodes") or ():
             self.nodes[node["id"]] = {**NODE_DEFAULTS, **node}
         for task in part.get("tasks") or ():
