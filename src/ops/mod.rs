@@ -1,6 +1,7 @@
 //! What the process needs from its surroundings: clock, randomness, logging, metrics, signals, config watching, systemd.
 
 pub mod attempts;
+pub mod background;
 pub mod clock;
 pub mod logging;
 pub mod metrics;

@@ -2,7 +2,7 @@
 
 use super::SaverSetup;
 use super::publish::{Order, Shelf};
-use crate::ops::clock;
+use crate::ops::{background, clock};
 use crate::session::{SessionName, Timestamp};
 use crate::storage::{SaveJob, SaveOutcome, SaveState};
 use std::collections::{BTreeMap, VecDeque};
@@ -168,6 +168,7 @@ impl Drop for Saver {
 }
 
 fn work(shared: &Shared, setup: &SaverSetup) {
+    background::give_way();
     while let Some((name, pending)) = next(shared) {
         let Pending { state, reasons, at, also_backup, done } = pending;
         let order = Order { state: &*state, reasons: &reasons, at, also_backup, abandon: &shared.abandon };
