@@ -156,7 +156,7 @@ pub const KEYS: &[Key] = &[
         "8080",
         Restart,
         Kind::Port { max: u16::MAX, set: |s, v| s.network.http_port = v },
-        "Port for WebSocket clients, the console, REST, health and metrics; 0 = any free one.",
+        "Port for WebSocket clients, REST, health and metrics; 0 = any free one.",
     ),
     key(
         "bind",
