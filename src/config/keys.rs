@@ -357,6 +357,23 @@ impl Key {
         (!self.is_secret()).then(|| self.name.replace('_', "-"))
     }
 
+    /// What stands for its value in the help.
+    pub fn placeholder(&self) -> &'static str {
+        match self.kind {
+            Kind::Span { .. } => "TIME",
+            Kind::Count { .. } => "NUMBER",
+            Kind::Bytes { .. } => "SIZE",
+            Kind::Port { .. } => "PORT",
+            Kind::Switch { .. } => "BOOL",
+            Kind::Address { .. } => "ADDRESS",
+            Kind::Path { .. } => "PATH",
+            Kind::Doors { .. } | Kind::Origins { .. } => "LIST",
+            Kind::Level { .. } => "LEVEL",
+            Kind::Format { .. } => "FORMAT",
+            Kind::Secret { .. } => "TEXT",
+        }
+    }
+
     /// Whether its value must never be shown.
     pub fn is_secret(&self) -> bool {
         matches!(self.kind, Kind::Secret { .. })
