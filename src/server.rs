@@ -1,5 +1,6 @@
 //! Composition: wires the rooms together, starts them, drains them.
 
+mod dump;
 mod gatekeeper;
 mod keeper;
 mod listener;
@@ -217,7 +218,11 @@ impl Daemon {
                     tracing::info!("Setting changed: {difference}");
                 }
             }
-            Err(errors) => tracing::error!("Settings not changed, they are wrong: {errors}"),
+            Err(errors) => {
+                for error in errors.to_string().lines() {
+                    tracing::error!("Settings not changed, they are wrong: {error}");
+                }
+            }
         }
         supervisor::ready("serving");
     }
@@ -238,19 +243,8 @@ impl Daemon {
     }
 
     fn dump(&self) {
-        for session in self.directory.all() {
-            let shared = session.shared();
-            tracing::info!(
-                session = %session.name(),
-                "State: {:?}, mode {:?}, {} connections, {:?}, {:?}",
-                shared.counts(),
-                shared.mode(),
-                shared.subscribers.count(),
-                shared.meter.read(),
-                shared.last_save()
-            );
-        }
-        tracing::info!("Store: {:?}", self.store.status());
+        dump::sessions(&self.directory.all());
+        dump::store(&self.store.status());
     }
 
     /// Ends in order: nobody new, everybody told, everything durable, everything saved, journal closed.

@@ -11,7 +11,7 @@ pub use exit::{Exit, Failure};
 pub use settings::ReferenceForm;
 
 use crate::bench::{self, BenchCommand};
-use crate::config::{KEYS, Loaded, Sources};
+use crate::config::{KEYS, Key, Loaded, Sources};
 use crate::ops::logging;
 use crate::server;
 use crate::session::SessionName;
@@ -48,7 +48,9 @@ enum Command {
     /// Make, list and verify backups
     #[command(subcommand)]
     Backups(BackupsCommand),
-    /// Put a backup in place of the current state; what was newer is kept (the daemon must be stopped)
+    /// Put a backup in place of the current state
+    ///
+    /// What was newer is kept. The daemon must be stopped.
     Restore {
         /// A backup's name, `latest`, or a file
         from: String,
@@ -58,13 +60,17 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Go on after damage: shows what is lost, and with the token it prints, accepts that (the daemon must be stopped)
+    /// Go on after damage: shows what is lost, or accepts that
+    ///
+    /// Prints a token; with it, the loss is accepted. The daemon must be stopped.
     Recover {
         /// The token that confirms what was shown
         #[arg(long, value_name = "TOKEN")]
         accept_loss: Option<String>,
     },
-    /// Fill an empty session from the old server's session_snapshot.pkl or the add-on's .db (the daemon must be stopped)
+    /// Fill an empty session from the old server's file
+    ///
+    /// Reads its session_snapshot.pkl or the add-on's .db. The daemon must be stopped.
     Import {
         /// The file; nothing in it is executed
         file: PathBuf,
@@ -168,20 +174,52 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
+/// The commands that explain the settings; the others only take them.
+const EXPLAIN_SETTINGS: [&str; 2] = ["serve", "config"];
+
+const SETTINGS_ELSEWHERE: &str = "Settings as for serve: hotset serve --help";
+
+/// Columns of a setting's explanation. Wrapped here, because `clap` does it only with a package to ask the terminal.
+const EXPLANATION_COLUMNS: usize = 68;
+
 /// The derived commands, with one flag for each setting from the table.
 fn command() -> clap::Command {
-    let settings = KEYS.iter().filter_map(|key| Some((key, key.flag()?)));
-    settings.fold(Cli::command(), |command, (key, flag)| {
-        let value = key.name.rsplit('_').next().unwrap_or_default().to_uppercase();
-        let arg = Arg::new(key.name).long(flag).value_name(value).help(key.doc).help_heading("Settings").global(true);
-        command.arg(arg.hide_short_help(true).allow_hyphen_values(false))
+    let settings: Vec<Arg> = KEYS.iter().filter_map(setting).collect();
+    let command = Cli::command().args(settings.clone());
+    command.mut_subcommands(|command| {
+        if EXPLAIN_SETTINGS.contains(&command.get_name()) {
+            return command;
+        }
+        let hidden = settings.iter().map(|setting| setting.clone().hide(true));
+        let command = command.args(hidden).after_help(SETTINGS_ELSEWHERE);
+        command.mut_subcommands(|command| command.after_help(SETTINGS_ELSEWHERE))
     })
+}
+
+fn setting(key: &Key) -> Option<Arg> {
+    let arg = Arg::new(key.name).long(key.flag()?).value_name(key.placeholder()).help(wrapped(key.doc));
+    let arg = arg.help_heading("Settings").global(true).next_line_help(true);
+    Some(arg.hide_short_help(true).allow_hyphen_values(false))
+}
+
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= EXPLANATION_COLUMNS => {
+                *line = format!("{line} {word}");
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 fn sources(cli: &Cli, matches: &ArgMatches) -> Sources {
     let environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     let named = |name: &str| environment.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let flag = |key: &crate::config::Key| Some((key.name, matches.get_one::<String>(key.name)?.clone()));
+    let flag = |key: &Key| Some((key.name, matches.get_one::<String>(key.name)?.clone()));
     Sources {
         directory: PathBuf::new(),
         config: cli.config.clone().or_else(|| named("HOTSET_CONFIG")),
@@ -241,5 +279,50 @@ fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
 fn warn(loaded: &Loaded) {
     for warning in &loaded.warnings {
         output::complain(&format!("warning: {warning}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visit(command: &clap::Command, each: &mut impl FnMut(&clap::Command)) {
+        each(command);
+        command.get_subcommands().for_each(|command| visit(command, each));
+    }
+
+    #[test]
+    fn the_help_of_every_command_fits_a_terminal() {
+        let mut all = command();
+        all.build();
+        visit(&all, &mut |command| {
+            let help = command.clone().render_long_help().to_string();
+            let usage = |line: &str| line.starts_with("Usage:");
+            for line in help.lines().filter(|line| !usage(line)) {
+                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+        });
+    }
+
+    #[test]
+    fn only_the_commands_about_settings_explain_them_and_all_take_them() {
+        let help = |arguments: &[&str]| command().try_get_matches_from(arguments).unwrap_err().to_string();
+        for arguments in [&["hotset", "serve", "--help"] as &[_], &["hotset", "config", "show", "--help"]] {
+            assert!(help(arguments).contains("--create-sessions <BOOL>"), "{arguments:?}");
+        }
+        for arguments in [&["hotset", "save", "--help"] as &[_], &["hotset", "backups", "list", "--help"]] {
+            let help = help(arguments);
+            assert!(!help.contains("--create-sessions") && help.lines().count() < 30, "{arguments:?}: {help}");
+            assert!(help.contains("hotset serve --help"), "{arguments:?}: {help}");
+        }
+        for arguments in [
+            &["hotset", "backups", "list", "--max-backups", "3"] as &[_],
+            &["hotset", "--max-backups", "3", "backups", "list"],
+            &["hotset", "backups", "--max-backups", "3", "list"],
+            &["hotset", "--max-backups", "3"],
+        ] {
+            let matches = command().try_get_matches_from(arguments).unwrap();
+            assert_eq!(matches.get_one::<String>("max_backups").map(String::as_str), Some("3"), "{arguments:?}");
+        }
     }
 }

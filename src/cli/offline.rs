@@ -48,12 +48,17 @@ fn show_backups(backups: &[BackupInfo], as_json: bool) -> Result<(), Failure> {
     }
     let row = |backup: &BackupInfo| {
         json!({
-            "file": backup.file, "time": backup.datetime, "seq": backup.seq, "nodes": backup.nodes,
+            "file": backup.file, "time": utc(backup), "seq": backup.seq, "nodes": backup.nodes,
             "tasks": backup.tasks, "users": backup.users, "bytes": backup.bytes,
             "reason": backup.problem.clone().unwrap_or_else(|| backup.reasons.join(", ")),
         })
     };
     output::show(&Value::Array(backups.iter().map(row).collect()), false)
+}
+
+/// The moment that a backup holds, as a person reads it.
+fn utc(backup: &BackupInfo) -> String {
+    format!("{}Z", backup.datetime)
 }
 
 /// `hotset backups verify`: one backup, or all of the session's. Works beside the daemon.
@@ -156,7 +161,8 @@ fn try_restore(vfs: &SharedVfs, session: &SessionName, source: &Source, as_json:
     let document = match source {
         Source::Backup(name) => {
             let backup = verify_backup(&**vfs, session, name)?;
-            json!({ "would_restore": backup.file, "time": backup.datetime, "seq": backup.seq, "nodes": backup.nodes,
+            let time = if as_json { backup.datetime.clone() } else { utc(&backup) };
+            json!({ "would_restore": backup.file, "time": time, "seq": backup.seq, "nodes": backup.nodes,
                     "tasks": backup.tasks, "messages": backup.messages })
         }
         Source::File(folder, path) => {
@@ -263,11 +269,8 @@ fn save(store: &Arc<DirectoryStore>, session: &SessionName, state: &Session) -> 
     }
 }
 
-/// Passes on what opening had to say, and ends in order, so that the next start finds a closed journal.
+/// Ends in order, so that the next start finds a closed journal. What opening had to say, it has logged.
 fn close(opened: &Opened<SessionMachine>) -> Result<(), Failure> {
-    for note in &opened.notes {
-        output::complain(note);
-    }
     let closed = opened.store.close(CLOSE_DEADLINE);
     closed.sealed.map_err(|trouble| Failure::new(Exit::InputOutput, trouble.message))
 }

@@ -1,11 +1,14 @@
 //! What commands print: JSON when asked for, else tables and lines for people.
 
 use super::exit::{Exit, Failure};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+/// Most columns of a table within a document; what has more is shown line by line.
+const TABLE_COLUMNS_MAX: usize = 8;
 
 /// Prints text as it is.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
@@ -76,18 +79,39 @@ fn readable(document: &Value) -> String {
         Value::Array(rows) if rows.is_empty() => "none\n".into(),
         Value::Array(rows) if rows.iter().all(Value::is_object) => records(rows),
         Value::Array(items) => items.iter().map(|item| cell(item) + "\n").collect(),
-        Value::Object(fields) => {
-            let nested = |value: &Value| value.as_array().is_some_and(|rows| rows.iter().any(Value::is_object));
-            let plain = fields.iter().filter(|(_, value)| !nested(value));
-            let lines: Vec<_> = plain.map(|(name, value)| vec![name.clone(), cell(value)]).collect();
-            let mut text = table(&lines);
-            for (name, value) in fields.iter().filter(|(_, value)| nested(value)) {
-                text = format!("{text}\n{name}\n{}", readable(value));
-            }
-            text
-        }
+        Value::Object(fields) => lines(fields, 0),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => cell(document) + "\n",
     }
+}
+
+/// One line per field; what has fields itself comes after them, indented.
+fn lines(fields: &Map<String, Value>, depth: usize) -> String {
+    let margin = "  ".repeat(depth);
+    let plain = fields.iter().filter(|(_, value)| !is_nested(value));
+    let mut text = table(&plain.map(|(name, value)| vec![format!("{margin}{name}"), cell(value)]).collect::<Vec<_>>());
+    for (name, value) in fields.iter().filter(|(_, value)| is_nested(value)) {
+        let inner = match value {
+            Value::Object(fields) => lines(fields, depth + 1),
+            Value::Array(rows) if depth > 0 || rows.iter().any(is_wide) => {
+                let blocks = rows.iter().filter_map(Value::as_object).map(|fields| lines(fields, depth + 1));
+                blocks.collect::<Vec<_>>().join("\n")
+            }
+            Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => readable(value),
+        };
+        let apart = if depth == 0 && !text.is_empty() { "\n" } else { "" };
+        text = format!("{text}{apart}{margin}{name}\n{inner}");
+    }
+    text
+}
+
+fn is_nested(value: &Value) -> bool {
+    value.as_object().is_some_and(|fields| !fields.is_empty())
+        || value.as_array().is_some_and(|rows| rows.iter().any(Value::is_object))
+}
+
+/// Whether a row has more than a table on a terminal could show.
+fn is_wide(row: &Value) -> bool {
+    row.as_object().is_some_and(|fields| fields.len() > TABLE_COLUMNS_MAX || fields.values().any(is_nested))
 }
 
 fn records(rows: &[Value]) -> String {
@@ -105,8 +129,11 @@ fn records(rows: &[Value]) -> String {
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => "-".into(),
+        Value::String(text) if text.is_empty() => "-".into(),
         Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        Value::Array(items) if items.is_empty() => "none".into(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join("; "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     };
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
@@ -141,6 +168,24 @@ mod tests {
     fn objects_become_lines_and_their_lists_tables() {
         let status = json!({"version": "1", "sessions": [{"name": "default"}], "read_only": false});
         assert_eq!(readable(&status), "version    1\nread_only  false\n\nsessions\nNAME\ndefault\n");
+    }
+
+    #[test]
+    fn what_has_many_or_nested_fields_is_shown_line_by_line() {
+        let status = json!({
+            "version": "1",
+            "readiness": {"ready": false, "reasons": ["full", "late"], "notes": []},
+            "sessions": [
+                {"name": "default", "last_save": {"at": "2026-01-12T12:00:00Z", "reasons": ["shutdown"]}},
+                {"name": "b", "last_save": null},
+            ],
+        });
+        assert_eq!(
+            readable(&status),
+            "version  1\n\nreadiness\n  ready    false\n  reasons  full; late\n  notes    none\n\nsessions\n  \
+             name  default\n  last_save\n    at       2026-01-12T12:00:00Z\n    reasons  shutdown\n\n  \
+             name       b\n  last_save  -\n"
+        );
     }
 
     #[test]

@@ -25,7 +25,34 @@ pub(super) fn status(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
 
 /// `hotset save`.
 pub(super) fn save(loaded: &Loaded, session: &SessionName, as_json: bool) -> Result<(), Failure> {
-    output::show(&call(loaded, "POST", &format!("/api/v1/sessions/{session}/save"))?, as_json)
+    show_saved(&call(loaded, "POST", &format!("/api/v1/sessions/{session}/save"))?, as_json)
+}
+
+/// Says what has become of a save or a backup.
+fn show_saved(answer: &Value, as_json: bool) -> Result<(), Failure> {
+    if as_json { output::show(answer, true) } else { output::print(&format!("{}\n", saved(answer))) }
+}
+
+fn saved(answer: &Value) -> String {
+    let text = |name: &str| answer[name].as_str().filter(|text| !text.is_empty());
+    let file = text("file");
+    if let Some(note) = text("note") {
+        let kept = file.map(|file| format!("\nthe state of this session is kept in {file}"));
+        return format!("{note}{}", kept.unwrap_or_default());
+    }
+    if let Some(backup) = text("backup") {
+        return format!("backup: {backup}");
+    }
+    match (answer["changed"].as_bool(), file) {
+        (Some(false), Some(file)) => {
+            format!("nothing to save: all is in {file} of {}", text("at").unwrap_or("the last save"))
+        }
+        (Some(false), None) => "nothing to save: nothing has changed since the last save".into(),
+        (_, file) => {
+            let (file, seq, bytes) = (file.unwrap_or_default(), &answer["seq"], &answer["bytes"]);
+            format!("saved: {file} (seq {seq}, {bytes} bytes)")
+        }
+    }
 }
 
 /// `hotset backups create`; a copy of the file goes to `to`.
@@ -36,14 +63,14 @@ pub(super) fn create_backup(
     as_json: bool,
 ) -> Result<(), Failure> {
     let answer = call(loaded, "POST", &format!("/api/v1/sessions/{session}/backups"))?;
-    let Some(to) = to else { return output::show(&answer, as_json) };
+    let Some(to) = to else { return show_saved(&answer, as_json) };
     let name = answer["file"].as_str().unwrap_or_default();
     let path = loaded.settings.data_dir.join(name);
     // Once open, the file stays what it is, also when the daemon renames it.
     let mut file =
         File::open(&path).map_err(|error| Failure::new(Exit::InputOutput, format!("{}: {error}", path.display())))?;
     output::write_out(Some(to), &mut |out| Ok(io::copy(&mut file, out).map(drop)?))?;
-    if to == Path::new("-") { Ok(()) } else { output::show(&answer, as_json) }
+    if to == Path::new("-") { Ok(()) } else { show_saved(&answer, as_json) }
 }
 
 /// `hotset export` from the running daemon. `false`: no daemon answers, and nothing was written.
@@ -118,4 +145,29 @@ fn reason(answer: &str) -> String {
     let found =
         [&document["message"], &document["error"]["message"], &document["error"]].into_iter().find_map(Value::as_str);
     found.unwrap_or(answer).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_save_is_told_in_a_line() {
+        let told = |answer: Value| saved(&answer);
+        let answer = json!({ "seq": 7, "at": "2026-01-12T12:00:00Z", "bytes": 9, "file": "s.bin", "published": true });
+        let with = |more: &[(&str, Value)]| {
+            let mut answer = answer.clone();
+            for (name, value) in more {
+                answer[*name] = value.clone();
+            }
+            told(answer)
+        };
+        assert_eq!(with(&[("changed", true.into())]), "saved: s.bin (seq 7, 9 bytes)");
+        assert_eq!(with(&[("changed", false.into())]), "nothing to save: all is in s.bin of 2026-01-12T12:00:00Z");
+        assert_eq!(with(&[("changed", true.into()), ("backup", "backups/b.bin".into())]), "backup: backups/b.bin");
+        let pending = with(&[("published", false.into()), ("note", "restore pending: …".into())]);
+        assert_eq!(pending, "restore pending: …\nthe state of this session is kept in s.bin");
+        let nothing = json!({ "changed": false, "file": "" });
+        assert_eq!(told(nothing), "nothing to save: nothing has changed since the last save");
+    }
 }

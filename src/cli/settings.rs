@@ -41,7 +41,12 @@ pub(super) fn check(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
         return output::show(&json!({ "ok": true, "read": read, "warnings": warnings }), true);
     }
     let files = if read.is_empty() { "no files".into() } else { read.join(", ") };
-    output::print(&format!("the settings are good (read: {files})\n"))
+    let warned = match warnings.len() {
+        0 => String::new(),
+        1 => ", with 1 warning".into(),
+        many => format!(", with {many} warnings"),
+    };
+    output::print(&format!("the settings are good{warned} (read: {files})\n"))
 }
 
 /// `hotset config reference`.

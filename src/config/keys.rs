@@ -156,7 +156,7 @@ pub const KEYS: &[Key] = &[
         "8080",
         Restart,
         Kind::Port { max: u16::MAX, set: |s, v| s.network.http_port = v },
-        "Port for WebSocket clients, the console, REST, health and metrics; 0 = any free one.",
+        "Port for WebSocket clients, REST, health and metrics; 0 = any free one.",
     ),
     key(
         "bind",
@@ -355,6 +355,23 @@ impl Key {
     /// Its flag without the dashes: `save-interval`; secrets have none.
     pub fn flag(&self) -> Option<String> {
         (!self.is_secret()).then(|| self.name.replace('_', "-"))
+    }
+
+    /// What stands for its value in the help.
+    pub fn placeholder(&self) -> &'static str {
+        match self.kind {
+            Kind::Span { .. } => "TIME",
+            Kind::Count { .. } => "NUMBER",
+            Kind::Bytes { .. } => "SIZE",
+            Kind::Port { .. } => "PORT",
+            Kind::Switch { .. } => "BOOL",
+            Kind::Address { .. } => "ADDRESS",
+            Kind::Path { .. } => "PATH",
+            Kind::Doors { .. } | Kind::Origins { .. } => "LIST",
+            Kind::Level { .. } => "LEVEL",
+            Kind::Format { .. } => "FORMAT",
+            Kind::Secret { .. } => "TEXT",
+        }
     }
 
     /// Whether its value must never be shown.

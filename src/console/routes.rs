@@ -151,7 +151,8 @@ fn saved(outcome: SaveOutcome) -> Response {
             &serde_json::json!({
                 "seq": saved.seq, "at": super::status::iso(saved.at.0), "reasons": saved.reasons,
                 "bytes": saved.bytes, "file": saved.file, "published": saved.published,
-                "changed": !saved.reasons.is_empty(),
+                "changed": !saved.reasons.is_empty(), "backup": saved.backup,
+                "note": (!saved.published).then_some(super::health::RESTORE_PENDING),
             }),
         ),
         Err(why) => fault(StatusCode::INSUFFICIENT_STORAGE, &why),

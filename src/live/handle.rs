@@ -100,6 +100,11 @@ impl Shared {
         self.last_save.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the newest save found a snapshot that somebody had put in place, and left it for the next start.
+    pub fn is_restore_pending(&self) -> bool {
+        self.last_save().saved.is_some_and(|saved| !saved.published)
+    }
+
     pub(super) fn note_save(&self, outcome: &SaveOutcome) {
         self.meter.save_ended(outcome.is_ok());
         let mut last = self.last_save.lock().unwrap_or_else(PoisonError::into_inner);

@@ -442,8 +442,10 @@ impl SessionTask {
         }
         if self.plan.is_clean(seq) {
             if let Some(reply) = reply {
-                let nothing = Saved { seq, at, reasons: Vec::new(), bytes: 0, file: String::new(), published: true };
-                _ = reply.send(Ok(nothing));
+                let none =
+                    Saved { seq, at, reasons: vec![], bytes: 0, file: String::new(), published: true, backup: None };
+                let before = self.shared.last_save().saved.filter(|saved| saved.seq == seq).unwrap_or(none);
+                _ = reply.send(Ok(Saved { reasons: Vec::new(), backup: None, ..before }));
             }
             return;
         }

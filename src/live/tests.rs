@@ -67,7 +67,7 @@ struct Stage {
 
 fn saved(job: &SaveJob) -> Saved {
     let (seq, reasons) = (job.state.seq(), job.reasons.clone());
-    Saved { seq, at: job.at, reasons, bytes: 1, file: "x".to_owned(), published: true }
+    Saved { seq, at: job.at, reasons, bytes: 1, file: "x".to_owned(), published: true, backup: None }
 }
 
 fn settings() -> LiveSettings {

@@ -119,7 +119,7 @@ fn say_restored(name: &SessionName, restored: &Restored) {
     let time = chrono::DateTime::from_timestamp_millis(restored.at.0).unwrap_or_default();
     let summary = &restored.summary;
     tracing::info!(session = %name, "Session restored from disk");
-    tracing::info!("  Timestamp: {} (restored)", time.format("%Y-%m-%dT%H:%M:%S"));
+    tracing::info!("  Timestamp: {} (restored)", time.format("%Y-%m-%dT%H:%M:%SZ"));
     tracing::info!("  Users: {} (restored)", summary.users);
     tracing::info!(
         "  Nodes: {}, tasks: {}, messages: {}, events replayed from the journal: {} (restored)",

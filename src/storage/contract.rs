@@ -157,6 +157,8 @@ pub struct Saved {
     /// `false` when the live file had been changed by hand: then nothing was published, and the state was kept as a
     /// `pre_restore` file for the next start to decide.
     pub published: bool,
+    /// Its copy under `backups/`, if one was asked for and made: relative to the data directory.
+    pub backup: Option<String>,
 }
 
 /// The part of a store that a live session uses. `live` reaches storage only through it.

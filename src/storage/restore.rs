@@ -180,7 +180,7 @@ fn newest_whole<M: Machine>(vfs: &dyn Vfs, survey: &Survey, reason: String) -> R
     candidates.sort_by_key(|backup| std::cmp::Reverse(backup.header.as_ref().map_or(0, |header| header.seq)));
     for path in live.iter().chain(candidates.iter().map(|backup| &backup.path)) {
         if let Ok((machine, verified)) = snapshot::load::<M>(vfs, path) {
-            let damage = format!("everything after the snapshot of {}: {reason}", iso(verified.header.at));
+            let damage = format!("everything after the snapshot of {}Z: {reason}", iso(verified.header.at));
             return Ok(Best { machine, header: verified.header, damage: Some(damage) });
         }
     }

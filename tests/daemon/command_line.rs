@@ -64,7 +64,7 @@ fn near_misses_in_env_files_are_warnings() {
     let place = Place::new();
     place.write(".env", "SAVEINTERVAL=9\nUNRELATED=1\n");
     let ended = place.run(&["config", "check"]);
-    assert_eq!((ended.code, ended.out.as_str()), (0, "the settings are good (read: .env)\n"));
+    assert_eq!((ended.code, ended.out.as_str()), (0, "the settings are good, with 1 warning (read: .env)\n"));
     assert_eq!(ended.err, "hotset: warning: .env:1: SAVEINTERVAL is no setting (did you mean SAVE_INTERVAL?)\n");
 }
 
@@ -163,10 +163,10 @@ fn a_living_daemon_is_healthy_and_a_stuck_one_is_not() {
 fn the_daemon_is_asked_with_the_admin_token_and_its_answer_shown() {
     let place = Place::new();
     place.write("data/admin_token", "ht_admin_secret\n");
-    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n11\r\n{\"seq\": 7, \"file\"\r\n6\r\n: \"x\"}\r\n0\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1d\r\n{\"seq\": 7, \"bytes\": 9, \"file\"\r\n6\r\n: \"x\"}\r\n0\r\n\r\n";
     let (port, asked) = daemon_that_answers(answer);
     let ended = place.run(&["save", "--session", "stage-2", "--http-port", &port]);
-    assert_eq!((ended.code, ended.out.as_str()), (0, "seq   7\nfile  x\n"), "{ended:?}");
+    assert_eq!((ended.code, ended.out.as_str()), (0, "saved: x (seq 7, 9 bytes)\n"), "{ended:?}");
     let asked = asked.join().unwrap();
     assert!(asked.starts_with("POST /api/v1/sessions/stage-2/save HTTP/1.1\r\n"), "{asked}");
     assert!(asked.contains("authorization: Bearer ht_admin_secret\r\n"));

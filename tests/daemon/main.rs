@@ -8,3 +8,4 @@ mod program;
 mod running;
 mod serving;
 mod shipped;
+mod told;

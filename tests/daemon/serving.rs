@@ -101,7 +101,7 @@ fn systemd_is_told_when_it_is_ready_reloading_alive_and_stopping() {
 }
 
 /// A member of the default session.
-fn member(port: &str, name: &str) -> WebSocket<TcpStream> {
+pub(crate) fn member(port: &str, name: &str) -> WebSocket<TcpStream> {
     let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let (mut socket, _) = client(format!("ws://127.0.0.1:{port}/api/v1/sessions/default/ws"), stream).unwrap();
@@ -111,7 +111,7 @@ fn member(port: &str, name: &str) -> WebSocket<TcpStream> {
 }
 
 /// The next message of this type.
-fn hears(socket: &mut WebSocket<TcpStream>, kind: &str) -> Value {
+pub(crate) fn hears(socket: &mut WebSocket<TcpStream>, kind: &str) -> Value {
     loop {
         let Message::Text(text) = socket.read().unwrap() else { continue };
         let message: Value = serde_json::from_str(&text).unwrap();

@@ -271,7 +271,7 @@ impl Site<'_> {
         let name = &survey.files.name;
         let branch = Branch(random::u128());
         let seq = highest_seq + 1;
-        let source = format!("the snapshot of {}", iso(header.at));
+        let source = format!("the snapshot of {}Z", iso(header.at));
         let body = machine.restored(seq, self.options.now, &source);
         journaling.control(Control::Branch {
             session: name.clone(),

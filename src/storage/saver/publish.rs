@@ -122,12 +122,13 @@ impl Shelf {
         let vfs = &*setup.vfs;
         let live = self.examine_live(vfs)?;
         if let Some(published) = self.unchanged(live, order) {
+            let mut backup = None;
             if order.also_backup {
-                self.copy_to_backups(vfs, setup.lineage)?;
+                backup = self.copy_to_backups(vfs, setup.lineage)?;
                 self.release(setup);
             }
             let bytes = published.identity.len;
-            return Ok(saved(order, bytes, &self.files.live(), true));
+            return Ok(Saved { backup: shown(backup), ..saved(order, bytes, &self.files.live(), true) });
         }
         if let Some(aside) =
             self.pending.as_ref().filter(|aside| live == Live::ChangedByHand && aside.seq == order.state.seq())
@@ -192,7 +193,7 @@ impl Shelf {
         vfs.sync_dir(&self.files.root)?; // durability: S14
         self.unsynced = false;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.after_publishing(setup, order, written);
+        let backup = self.after_publishing(setup, order, written);
         // Last: whoever reads the line finds the metadata and the backups as they should be.
         for reason in order.reasons {
             tracing::info!(
@@ -200,11 +201,12 @@ impl Shelf {
                 "Session saved to disk (reason: {reason})"
             );
         }
-        Ok(saved(order, written.bytes, &self.files.live(), true))
+        Ok(Saved { backup: shown(backup), ..saved(order, written.bytes, &self.files.live(), true) })
     }
 
-    /// Everything after the rename. The snapshot is safe already, so nothing of it can fail the save.
-    fn after_publishing(&mut self, setup: &SaverSetup, order: &Order<'_>, written: Written) {
+    /// Everything after the rename. The snapshot is safe already, so nothing of it can fail the save. Says where its
+    /// copy among the backups is, if one was asked for.
+    fn after_publishing(&mut self, setup: &SaverSetup, order: &Order<'_>, written: Written) -> Option<PathBuf> {
         let vfs = &*setup.vfs;
         let seq = order.state.seq();
         // If this fails the next save tries again; until then nothing older is let go.
@@ -212,8 +214,9 @@ impl Shelf {
         let metadata =
             Metadata::new(order.at, order.reasons, &order.state.summary(), seq).of_file(written.bytes, written.root);
         self.warn("session_metadata.json", metadata.write(vfs, &self.files.metadata()));
+        let mut backup = None;
         if order.also_backup {
-            let copied = self.copy_to_backups(vfs, setup.lineage);
+            let copied = self.copy_to_backups(vfs, setup.lineage).map(|path| backup = path);
             self.warn("the additional backup", copied);
         }
         if settled.is_ok() {
@@ -228,6 +231,7 @@ impl Shelf {
             self.release(setup);
         }
         self.warn("recording it in the journal", settled);
+        backup
     }
 
     /// A session in which nothing happens would pin the journal at its second-newest snapshot for ever: once that is
@@ -292,7 +296,7 @@ impl Shelf {
             tracing::warn!(session = %self.files.name, %error, "No backups are kept: backups/ is not a folder");
             return Ok(true);
         }
-        if self.has_backup(vfs, lineage, previous.id)? {
+        if self.backup_of(vfs, lineage, previous.id)?.is_some() {
             return Ok(true);
         }
         let name = backups::free_name(vfs, &directory, "snapshot", previous.at)?;
@@ -307,9 +311,9 @@ impl Shelf {
         Ok(true)
     }
 
-    fn has_backup(&self, vfs: &dyn Vfs, lineage: u128, id: SnapshotId) -> io::Result<bool> {
-        let all = backups::list(vfs, &self.files.backups(), lineage)?;
-        Ok(all.iter().any(|backup| backup.header.as_ref().is_ok_and(|header| header.id == id)))
+    fn backup_of(&self, vfs: &dyn Vfs, lineage: u128, id: SnapshotId) -> io::Result<Option<PathBuf>> {
+        let mut all = backups::list(vfs, &self.files.backups(), lineage)?.into_iter();
+        Ok(all.find(|backup| backup.header.as_ref().is_ok_and(|header| header.id == id)).map(|backup| backup.path))
     }
 
     /// Keeps the state beside a snapshot that somebody has put in place and that the next start will look at.
@@ -340,13 +344,15 @@ impl Shelf {
         Ok(saved(order, written.bytes, &name, false))
     }
 
-    fn copy_to_backups(&mut self, vfs: &dyn Vfs, lineage: u128) -> io::Result<()> {
-        let Some(published) = self.published else { return Ok(()) };
-        if self.has_backup(vfs, lineage, published.id)? {
-            return Ok(());
+    /// Makes sure that the snapshot in place is also among the backups, and says under which name.
+    fn copy_to_backups(&mut self, vfs: &dyn Vfs, lineage: u128) -> io::Result<Option<PathBuf>> {
+        let Some(published) = self.published else { return Ok(None) };
+        if let Some(known) = self.backup_of(vfs, lineage, published.id)? {
+            return Ok(Some(known));
         }
         let name = backups::free_name(vfs, &self.files.backups(), "snapshot", published.at)?;
-        backups::copy(vfs, &self.files.live(), &name)
+        backups::copy(vfs, &self.files.live(), &name)?;
+        Ok(Some(name))
     }
 
     /// The `seq` of the second-newest whole snapshot of this branch: the journal must reach back to it.
@@ -390,6 +396,10 @@ impl Shelf {
     }
 }
 
+fn shown(path: Option<PathBuf>) -> Option<String> {
+    path.map(|path| path.display().to_string())
+}
+
 fn saved(order: &Order<'_>, bytes: u64, file: &Path, published: bool) -> Saved {
     Saved {
         seq: order.state.seq(),
@@ -398,5 +408,6 @@ fn saved(order: &Order<'_>, bytes: u64, file: &Path, published: bool) -> Saved {
         bytes,
         file: file.display().to_string(),
         published,
+        backup: None,
     }
 }
