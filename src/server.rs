@@ -232,7 +232,11 @@ impl Daemon {
 
     fn change_secrets(&self, in_force: &Loaded) {
         match Access::resolve(in_force) {
-            Ok(access) => self.gatekeeper.change(&access),
+            Ok(access) => {
+                if self.gatekeeper.change(&access) {
+                    access.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                }
+            }
             Err(error) => tracing::error!("Passwords not changed: {error}"),
         }
     }

@@ -32,9 +32,12 @@ impl Gatekeeper {
         Self { secrets: RwLock::new(secrets(access)), attempts, metrics }
     }
 
-    /// Takes changed secrets over. Who is in stays in.
-    pub(super) fn change(&self, access: &Access) {
-        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets(access);
+    /// Takes changed secrets over. Who is in stays in. Says whether that opened the sessions to those without any.
+    pub(super) fn change(&self, access: &Access) -> bool {
+        let mut current = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        let was_open = current.server.is_none();
+        *current = secrets(access);
+        !was_open && current.server.is_none()
     }
 
     fn judge(&self, credentials: Credentials<'_>) -> Option<Role> {

@@ -59,6 +59,27 @@ fn what_is_no_session_is_refused_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn an_old_session_is_taken_over_or_refused_at_every_start_of_an_empty_session() {
+    let place = Place::new();
+    place.write("data/session_snapshot.pkl", "cos\nsystem\n(S'true'\ntR.");
+    let start = || Ended::from(place.hotset(&["serve"]).env("PORT", "0").env("HTTP_PORT", "0").output().unwrap());
+    for attempt in 1..=2 {
+        let ended = start();
+        assert_eq!(ended.code, 65, "start {attempt}: {ended:?}");
+        assert!(ended.err.contains("session_snapshot.pkl cannot be imported"), "{ended:?}");
+    }
+    fs::copy(fixture("session_snapshot.pkl"), place.path().join("data/session_snapshot.pkl")).unwrap();
+    let mut daemon = Running::start(&place, &[]);
+    daemon.says("Imported data/session_snapshot.pkl");
+    assert_eq!(daemon.stop(), 0);
+    let mut daemon = Running::start(&place, &[]);
+    let line = daemon.says("session_snapshot.pkl is not read: the session has content already");
+    assert!(line.contains("WARN") && line.contains("hotset import data/session_snapshot.pkl"), "{line}");
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(json(&place.run(&["export"]))["nodes"].as_array().unwrap().len(), 21);
+}
+
+#[test]
 fn a_mistyped_data_directory_is_an_error_and_not_a_new_one() {
     let place = Place::new();
     for command in [

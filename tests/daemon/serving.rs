@@ -73,6 +73,20 @@ fn a_data_directory_that_cannot_be_made_ends_with_73_and_names_it() {
 }
 
 #[test]
+fn opening_the_daemon_to_everybody_while_it_runs_is_warned_about() {
+    let place = Place::new();
+    place.write(".env", "SERVER_PASSWORD=sesame\n");
+    let mut daemon = Running::start(&place, &["--bind", "0.0.0.0"]);
+    daemon.says("Listening on");
+    daemon.signal("-HUP");
+    daemon.says("nothing changed");
+    place.write(".env", "SERVER_PASSWORD=\n");
+    let line = daemon.says("SERVER_PASSWORD is empty: whoever can reach 0.0.0.0 can join");
+    assert!(line.contains("WARN"), "{line}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn systemd_is_told_when_it_is_ready_reloading_alive_and_stopping() {
     let place = Place::new();
     let socket = UnixDatagram::bind(place.path().join("notify")).unwrap();
