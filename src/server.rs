@@ -8,7 +8,7 @@ mod startup;
 pub(crate) use keeper::chat_in;
 pub(crate) use startup::{open_options, read_import};
 
-use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, prepare_data_dir};
+use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, bound, prepare_data_dir};
 use crate::console::{Console, router};
 use crate::doors::native::{InFlight, NativeDoor, NativeSettings, Peer};
 use crate::live::{Directory, LiveSettings, SessionHandle};
@@ -26,6 +26,7 @@ use listener::{ConnectionLimits, Connections, Listener};
 use startup::Sessions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch as channel;
@@ -60,7 +61,7 @@ pub enum ServeError {
         why: String,
     },
     /// Nobody could connect.
-    #[error("cannot listen on {address}: {source}. Is another program using the port? Set HTTP_PORT")]
+    #[error("cannot listen on {address}: {source}{}", listen_advice(source))]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -75,6 +76,15 @@ pub enum ServeError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ". Another program is using the port: set HTTP_PORT",
+        io::ErrorKind::AddrNotAvailable => ". It is no address of this machine: set BIND",
+        io::ErrorKind::PermissionDenied => ". This user may not use that port: set HTTP_PORT to one above 1023",
+        _ => "",
+    }
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
@@ -119,6 +129,7 @@ struct Daemon {
     limits: channel::Sender<ConnectionLimits>,
     interval: channel::Sender<Duration>,
     accepting: tokio::task::JoinHandle<()>,
+    data_dir: PathBuf,
 }
 
 impl Daemon {
@@ -162,11 +173,15 @@ impl Daemon {
         let address = SocketAddr::new(settings.network.bind, settings.network.http_port);
         let tcp = listener::bind(address).await.map_err(|(address, source)| ServeError::Listen { address, source })?;
         let bound = tcp.local_addr().unwrap_or(address);
+        let data_dir = settings.data_dir.clone();
+        if let Err(error) = bound::note(&data_dir, bound) {
+            tracing::warn!("hotset status and others look for this daemon where their settings say: {error}");
+        }
         let listener = Listener { tcp, routes, limits: limits.subscribe(), connections };
         let accepting = tokio::spawn(listener.run());
         tracing::info!("Auto-save enabled (interval: {}s)", settings.saving.interval.as_secs());
-        say_where(bound, access);
-        Ok(Self { directory, store, gatekeeper, live, native, limits, interval, accepting })
+        say_where(bound, access, &data_dir);
+        Ok(Self { directory, store, gatekeeper, live, native, limits, interval, accepting, data_dir })
     }
 
     /// Follows signals and changed files until it is time to stop.
@@ -276,6 +291,9 @@ impl Daemon {
             },
             Err(error) => tracing::error!("The journal could not be closed: {error}"),
         }
+        if let Err(error) = bound::forget(&self.data_dir) {
+            tracing::debug!("The note of the address could not be removed: {error}");
+        }
         drop(self.gatekeeper);
     }
 }
@@ -338,11 +356,20 @@ fn peer_of(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<Peer>().map(|peer| peer.address.ip())
 }
 
-fn say_where(bound: SocketAddr, access: &Access) {
+fn say_where(bound: SocketAddr, access: &Access, data_dir: &FilePath) {
     tracing::info!("Listening on http://{bound} (native clients: ws://{bound}/api/v1/sessions/default/ws)");
     let password = match &access.server {
-        None => "no password is needed",
-        Some(_) => "the password is shown by: hotset password show",
+        None => "no password is needed".to_owned(),
+        Some(_) => format!("the password is shown by: hotset password show{}", data_dir_flag(data_dir)),
     };
     tracing::info!("To connect: {password}");
+}
+
+/// What a command needs to find the data directory from anywhere; nothing for the usual one.
+fn data_dir_flag(data_dir: &FilePath) -> String {
+    if data_dir == Settings::default().data_dir {
+        return String::new();
+    }
+    let path = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.into());
+    format!(" --data-dir {}", path.display())
 }

@@ -129,10 +129,11 @@ fn what_would_disturb_a_running_daemon_ends_with_75() {
     json(&place.run(&["backups", "create", "--http-port", &port, "--json"]));
     let second = Ended::from(place.hotset(&["serve"]).env("PORT", "0").env("HTTP_PORT", "0").output().unwrap());
     assert_eq!(second.code, 75, "{second:?}");
+    assert!(second.err.contains("another daemon (pid "), "{second:?}");
     for command in [&["restore", "latest"] as &[_], &["recover"], &["import", &fixture("blender_repository.db")]] {
         let ended = place.run(command);
         assert_eq!(ended.code, 75, "{command:?}: {ended:?}");
-        assert!(ended.err.contains("another daemon"), "{ended:?}");
+        assert!(ended.err.contains("the daemon (pid ") && ended.err.contains("is running: stop it first"), "{ended:?}");
     }
     assert_eq!(place.run(&["fsck"]).code, 0, "looking is allowed");
     assert_eq!(daemon.stop(), 0);
@@ -167,6 +168,28 @@ fn a_damaged_backup_is_not_restored() {
     }
     assert_eq!(place.run(&["restore", "no-such-backup"]).code, 65);
     assert_eq!(place.run(&["export"]).out, before, "nothing has changed");
+}
+
+#[test]
+fn what_was_never_a_snapshot_is_called_so() {
+    let place = imported();
+    for (name, text) in [("wrong.txt", "shopping list"), ("empty.bin", "")] {
+        place.write(name, text);
+        let ended = place.run(&["restore", name]);
+        assert_eq!(ended.code, 65, "{ended:?}");
+        assert!(ended.err.contains("not a Hotset snapshot") && !ended.err.contains("damaged"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_mistyped_session_has_no_backups_because_there_is_none() {
+    let place = imported();
+    assert_eq!(place.run(&["backups", "list"]).code, 0);
+    for what in ["list", "verify"] {
+        let ended = place.run(&["backups", what, "--session", "typo"]);
+        assert_eq!((ended.code, ended.out.as_str()), (65, ""), "{ended:?}");
+        assert!(ended.err.contains("there is no session typo"), "{ended:?}");
+    }
 }
 
 #[test]
