@@ -79,12 +79,12 @@ pub enum ServeError {
 }
 
 fn listen_advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => ". Another program is using the port: set HTTP_PORT",
-        io::ErrorKind::AddrNotAvailable => ". It is no address of this machine: set BIND",
-        io::ErrorKind::PermissionDenied => ". This user may not use that port: set HTTP_PORT to one above 1023",
-        _ => "",
-    }
+    const ADVICE: &[(io::ErrorKind, &str)] = &[
+        (io::ErrorKind::AddrInUse, ". Another program is using the port: set HTTP_PORT"),
+        (io::ErrorKind::AddrNotAvailable, ". It is no address of this machine: set BIND"),
+        (io::ErrorKind::PermissionDenied, ". This user may not use that port: set HTTP_PORT to one above 1023"),
+    ];
+    ADVICE.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, advice)| advice)
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
@@ -278,6 +278,10 @@ impl Daemon {
         supervisor::extend_timeout(FINAL_SAVE + Duration::from_secs(10));
         tracing::info!("Stopping: {} sessions", self.directory.all().len());
         self.accepting.abort();
+        // With the directory still locked, so that it is not the next daemon's.
+        if let Err(error) = bound::forget(&self.data_dir) {
+            tracing::debug!("The note of the address could not be removed: {error}");
+        }
         if tokio::time::timeout(FINAL_SAVE, drain(self.directory.all())).await.is_err() {
             tracing::warn!("journal sealed, snapshot skipped");
         }
@@ -290,9 +294,6 @@ impl Daemon {
                 Err(trouble) => tracing::error!("The journal could not be closed: {}", trouble.message),
             },
             Err(error) => tracing::error!("The journal could not be closed: {error}"),
-        }
-        if let Err(error) = bound::forget(&self.data_dir) {
-            tracing::debug!("The note of the address could not be removed: {error}");
         }
         drop(self.gatekeeper);
     }

@@ -52,13 +52,9 @@ fn no_session(session: &SessionName) -> Failure {
 
 /// What a locked directory means to those who need it for themselves.
 fn stop_it_first(error: OpenError) -> Failure {
-    match &error {
-        OpenError::Locked { pid: Some(pid), .. } => {
-            Failure::new(Exit::Temporary, format!("the daemon (pid {pid}) is running: stop it first"))
-        }
-        OpenError::Locked { pid: None, .. } => Failure::new(Exit::Temporary, "the daemon is running: stop it first"),
-        _ => error.into(),
-    }
+    let OpenError::Locked { pid, .. } = &error else { return error.into() };
+    let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    Failure::new(Exit::Temporary, format!("the daemon{pid} is running: stop it first"))
 }
 
 /// `hotset backups list`. Works beside the daemon.

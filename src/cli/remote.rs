@@ -3,7 +3,7 @@
 use super::exit::{Exit, Failure};
 use super::http::{Daemon, Response};
 use super::output;
-use crate::config::{Access, Loaded, Origin, bound};
+use crate::config::{Access, Loaded, Origin, bound, check_data_dir};
 use crate::session::SessionName;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -87,6 +87,7 @@ fn ask(loaded: &Loaded, method: &str, path: &str) -> Result<Response, Failure> {
 
 /// The daemon of this data directory, if one has ever run in it.
 fn daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
+    check_data_dir(&loaded.settings.data_dir)?;
     let token = Access::admin_token(&loaded.settings.data_dir)?;
     Ok(token.map(|token| Daemon::new(address(loaded), Some(token), PATIENCE)))
 }

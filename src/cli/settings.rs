@@ -55,6 +55,7 @@ pub(super) fn reference(form: ReferenceForm) -> Result<(), Failure> {
 
 /// `hotset password show`: the one place where passwords are shown, because somebody asked.
 pub(super) fn show_passwords(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
+    config::check_data_dir(&loaded.settings.data_dir)?;
     let (server, admin) = Access::look(loaded)?;
     let (server_note, admin_note) = notes(loaded);
     let folder = &loaded.settings.data_dir;

@@ -34,3 +34,16 @@ pub trait Authority: Send + Sync {
     /// Whether nobody needs a password, so that there is no secret to keep from who comes.
     fn is_open(&self) -> bool;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_wait_is_told_in_whole_seconds_and_is_never_too_short() {
+        for (wait, told) in [(12_000, "12 s"), (11_001, "12 s"), (500, "1 s")] {
+            let message = Denied::TooManyAttempts(Duration::from_millis(wait)).to_string();
+            assert!(message.ends_with(&format!("try again in {told}")), "{message}");
+        }
+    }
+}

@@ -299,7 +299,7 @@ impl NativeDoor {
             let ip = peer.ip();
             tracing::info!("Refused {ip}: no session {session:?}; with CREATE_SESSIONS=true, joining makes sessions");
         }
-        refused(CloseReason::NotWelcome, "no_such_session", error.to_string())
+        refused(CloseReason::Denied, "no_such_session", error.to_string())
     }
 }
 
