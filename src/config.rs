@@ -5,6 +5,7 @@
 //! an entry in `config/keys.rs`, then `cargo test` says which generated files to refresh.
 
 mod access;
+pub mod bound;
 mod data_dir;
 mod env_file;
 mod error;
@@ -17,7 +18,7 @@ mod toml_file;
 mod value;
 
 pub use access::{Access, AccessError, Password, PasswordSource};
-pub use data_dir::{DataDirError, prepare as prepare_data_dir};
+pub use data_dir::{DataDirError, check_readable as check_data_dir, prepare as prepare_data_dir};
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use keys::{Apply, KEYS, Key, find as find_key};
 pub use reference::{default_toml, env_example, markdown};

@@ -9,7 +9,7 @@ mod startup;
 pub(crate) use keeper::chat_in;
 pub(crate) use startup::{open_options, read_import};
 
-use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, prepare_data_dir};
+use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, bound, prepare_data_dir};
 use crate::console::{Console, router};
 use crate::doors::native::{InFlight, NativeDoor, NativeSettings, Peer};
 use crate::live::{Directory, LiveSettings, SessionHandle};
@@ -27,6 +27,7 @@ use listener::{ConnectionLimits, Connections, Listener};
 use startup::Sessions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch as channel;
@@ -61,7 +62,7 @@ pub enum ServeError {
         why: String,
     },
     /// Nobody could connect.
-    #[error("cannot listen on {address}: {source}. Is another program using the port? Set HTTP_PORT")]
+    #[error("cannot listen on {address}: {source}{}", listen_advice(source))]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -76,6 +77,15 @@ pub enum ServeError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+fn listen_advice(error: &io::Error) -> &'static str {
+    const ADVICE: &[(io::ErrorKind, &str)] = &[
+        (io::ErrorKind::AddrInUse, ". Another program is using the port: set HTTP_PORT"),
+        (io::ErrorKind::AddrNotAvailable, ". It is no address of this machine: set BIND"),
+        (io::ErrorKind::PermissionDenied, ". This user may not use that port: set HTTP_PORT to one above 1023"),
+    ];
+    ADVICE.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, advice)| advice)
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
@@ -120,6 +130,7 @@ struct Daemon {
     limits: channel::Sender<ConnectionLimits>,
     interval: channel::Sender<Duration>,
     accepting: tokio::task::JoinHandle<()>,
+    data_dir: PathBuf,
 }
 
 impl Daemon {
@@ -163,11 +174,15 @@ impl Daemon {
         let address = SocketAddr::new(settings.network.bind, settings.network.http_port);
         let tcp = listener::bind(address).await.map_err(|(address, source)| ServeError::Listen { address, source })?;
         let bound = tcp.local_addr().unwrap_or(address);
+        let data_dir = settings.data_dir.clone();
+        if let Err(error) = bound::note(&data_dir, bound) {
+            tracing::warn!("hotset status and others look for this daemon where their settings say: {error}");
+        }
         let listener = Listener { tcp, routes, limits: limits.subscribe(), connections };
         let accepting = tokio::spawn(listener.run());
         tracing::info!("Auto-save enabled (interval: {}s)", settings.saving.interval.as_secs());
-        say_where(bound, access);
-        Ok(Self { directory, store, gatekeeper, live, native, limits, interval, accepting })
+        say_where(bound, access, &data_dir);
+        Ok(Self { directory, store, gatekeeper, live, native, limits, interval, accepting, data_dir })
     }
 
     /// Follows signals and changed files until it is time to stop.
@@ -237,7 +252,11 @@ impl Daemon {
 
     fn change_secrets(&self, in_force: &Loaded) {
         match Access::resolve(in_force) {
-            Ok(access) => self.gatekeeper.change(&access),
+            Ok(access) => {
+                if self.gatekeeper.change(&access) {
+                    access.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                }
+            }
             Err(error) => tracing::error!("Passwords not changed: {error}"),
         }
     }
@@ -253,6 +272,10 @@ impl Daemon {
         supervisor::extend_timeout(FINAL_SAVE + Duration::from_secs(10));
         tracing::info!("Stopping: {} sessions", self.directory.all().len());
         self.accepting.abort();
+        // With the directory still locked, so that it is not the next daemon's.
+        if let Err(error) = bound::forget(&self.data_dir) {
+            tracing::debug!("The note of the address could not be removed: {error}");
+        }
         if tokio::time::timeout(FINAL_SAVE, drain(self.directory.all())).await.is_err() {
             tracing::warn!("journal sealed, snapshot skipped");
         }
@@ -328,11 +351,20 @@ fn peer_of(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<Peer>().map(|peer| peer.address.ip())
 }
 
-fn say_where(bound: SocketAddr, access: &Access) {
+fn say_where(bound: SocketAddr, access: &Access, data_dir: &FilePath) {
     tracing::info!("Listening on http://{bound} (native clients: ws://{bound}/api/v1/sessions/default/ws)");
     let password = match &access.server {
-        None => "no password is needed",
-        Some(_) => "the password is shown by: hotset password show",
+        None => "no password is needed".to_owned(),
+        Some(_) => format!("the password is shown by: hotset password show{}", data_dir_flag(data_dir)),
     };
     tracing::info!("To connect: {password}");
+}
+
+/// What a command needs to find the data directory from anywhere; nothing for the usual one.
+fn data_dir_flag(data_dir: &FilePath) -> String {
+    if data_dir == Settings::default().data_dir {
+        return String::new();
+    }
+    let path = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.into());
+    format!(" --data-dir {}", path.display())
 }

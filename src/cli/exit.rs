@@ -85,8 +85,9 @@ impl From<ConfigErrors> for Failure {
 impl From<DataDirError> for Failure {
     fn from(error: DataDirError) -> Self {
         let exit = match &error {
-            DataDirError::Create { .. } | DataDirError::NotADirectory { .. } => Exit::CannotCreate,
-            DataDirError::NotWritable { .. } => Exit::Permission,
+            DataDirError::Create { source, .. } => exit_of(source, Exit::CannotCreate),
+            DataDirError::NotADirectory { .. } => Exit::CannotCreate,
+            DataDirError::NotWritable { .. } | DataDirError::NotReadable { .. } => Exit::Permission,
         };
         Self::new(exit, error)
     }
@@ -142,6 +143,21 @@ fn exit_of(error: &io::Error, otherwise: Exit) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_file_system_does_not_allow_ends_with_77() {
+        let (path, owner) = (std::path::PathBuf::from("data"), "uid 1, gid 1".to_owned());
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        for error in [
+            DataDirError::Create { path: path.clone(), source: denied() },
+            DataDirError::NotWritable { path: path.clone(), owner: owner.clone(), source: denied() },
+            DataDirError::NotReadable { path, owner, source: denied() },
+        ] {
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit, Exit::Permission, "{failure:?}");
+            assert!(failure.message.contains("data") && failure.message.contains("running as uid"), "{failure:?}");
+        }
+    }
 
     #[test]
     fn every_exit_code_is_documented() {

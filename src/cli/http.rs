@@ -1,6 +1,5 @@
 //! A small HTTP/1.1 client for talking to the daemon on this machine: one request per connection.
 
-use crate::config::Network;
 use crate::ops::secret::Secret;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -26,14 +25,14 @@ pub(super) struct Response {
 }
 
 impl Daemon {
-    /// The daemon with these settings on this machine; `patience` is how long it may be silent.
-    pub(super) fn new(network: &Network, token: Option<Secret>, patience: Duration) -> Self {
-        let host = match network.bind {
+    /// The daemon that listens at this address of this machine; `patience` is how long it may be silent.
+    pub(super) fn new(address: SocketAddr, token: Option<Secret>, patience: Duration) -> Self {
+        let host = match address.ip() {
             IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
             address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
         };
-        Self { address: SocketAddr::new(host, network.http_port), token, patience }
+        Self { address: SocketAddr::new(host, address.port()), token, patience }
     }
 
     /// Where it should be.

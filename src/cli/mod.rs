@@ -149,7 +149,8 @@ struct OneSession {
 }
 
 fn session_name(text: &str) -> Result<SessionName, String> {
-    SessionName::new(text).map_err(|error| error.to_string())
+    let allowed = "a session's name is 1 to 64 of a-z 0-9 - _";
+    SessionName::new(text).map_err(|error| format!("it {error}: {allowed}"))
 }
 
 /// Runs the command line and says how the process should end.
@@ -236,7 +237,7 @@ fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
     if let Some(Command::Bench(what)) = &cli.command {
         return bench::run(what, cli.json).map_err(|error| Failure::new(Exit::InputOutput, error));
     }
-    let loaded = sources.load()?;
+    let loaded = load(&cli, &sources)?;
     match cli.command {
         None | Some(Command::Serve) => Ok(server::run(sources, &loaded)?),
         Some(command) => {
@@ -244,6 +245,17 @@ fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
             logging::start_for_command().map_err(|error| Failure::new(Exit::Internal, error))?;
             ask(command, &loaded, cli.json)
         }
+    }
+}
+
+/// The settings. A daemon that runs is healthy whatever has been written into them since.
+fn load(cli: &Cli, sources: &Sources) -> Result<Loaded, Failure> {
+    match sources.load() {
+        Err(errors) if matches!(cli.command, Some(Command::Healthcheck)) && !errors.only_flags() => {
+            errors.0.iter().for_each(|error| output::complain(&format!("warning: {error}")));
+            Ok(sources.load_what_is_good())
+        }
+        loaded => Ok(loaded?),
     }
 }
 

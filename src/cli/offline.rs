@@ -3,15 +3,17 @@
 
 use super::exit::{Exit, Failure};
 use super::output;
-use crate::config::Loaded;
+use crate::config::{Loaded, check_data_dir};
 use crate::live::machine::SessionMachine;
 use crate::live::{export as write_export, seed};
 use crate::ops::clock;
 use crate::server::{chat_in, open_options, read_import};
 use crate::session::{Session, SessionName, Timestamp};
-use crate::storage::fsck::{BackupInfo, Condition, fsck as check_directory, list_backups as list, verify_backup};
+use crate::storage::fsck::{
+    BackupInfo, Condition, fsck as check_directory, list_backups as list, session_names, verify_backup,
+};
 use crate::storage::inspect::{View, view};
-use crate::storage::recovery::{Opened, OpenedSession, Outcome, open};
+use crate::storage::recovery::{OpenError, Opened, OpenedSession, Outcome, open};
 use crate::storage::restore::{Loss, RestoreError, Source, accept_loss, assess_loss, restore as put_back};
 use crate::storage::snapshot::{self, SnapshotError};
 use crate::storage::store::DirectoryStore;
@@ -31,15 +33,33 @@ const CLOSE_DEADLINE: Duration = Duration::from_mins(5);
 /// The data directory, which must be there: a mistyped path must not become an empty directory.
 fn directory(loaded: &Loaded) -> Result<SharedVfs, Failure> {
     let path = &loaded.settings.data_dir;
+    check_data_dir(path)?;
     if path.is_dir() {
         return Ok(Arc::new(RealVfs::new(path.clone())));
     }
     Err(Failure::new(Exit::Data, format!("there is no data directory {}", path.display())))
 }
 
+/// The data directory with this session in it: a mistyped name must not look like a session without backups.
+fn directory_with(loaded: &Loaded, session: &SessionName) -> Result<SharedVfs, Failure> {
+    let vfs = directory(loaded)?;
+    if session_names(&*vfs)?.contains(session) { Ok(vfs) } else { Err(no_session(session)) }
+}
+
+fn no_session(session: &SessionName) -> Failure {
+    Failure::new(Exit::Data, format!("there is no session {session}"))
+}
+
+/// What a locked directory means to those who need it for themselves.
+fn stop_it_first(error: OpenError) -> Failure {
+    let OpenError::Locked { pid, .. } = &error else { return error.into() };
+    let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    Failure::new(Exit::Temporary, format!("the daemon{pid} is running: stop it first"))
+}
+
 /// `hotset backups list`. Works beside the daemon.
 pub(super) fn list_backups(loaded: &Loaded, session: &SessionName, as_json: bool) -> Result<(), Failure> {
-    show_backups(&list(&*directory(loaded)?, session)?, as_json)
+    show_backups(&list(&*directory_with(loaded, session)?, session)?, as_json)
 }
 
 fn show_backups(backups: &[BackupInfo], as_json: bool) -> Result<(), Failure> {
@@ -68,7 +88,7 @@ pub(super) fn verify_backups(
     name: Option<&str>,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let vfs = directory(loaded)?;
+    let vfs = directory_with(loaded, session)?;
     let names = match name {
         Some(name) => vec![name.to_owned()],
         None => list(&*vfs, session)?.iter().map(|backup| backup.file.display().to_string()).collect(),
@@ -226,7 +246,7 @@ pub(super) fn import(loaded: &Loaded, session: &SessionName, file: &Path, as_jso
     }
     let (steps, source) = read_import(file, limits).map_err(unusable)?;
     crate::config::prepare_data_dir(&loaded.settings.data_dir)?;
-    let opened = open::<SessionMachine>(&directory(loaded)?, &open_options(&loaded.settings))?;
+    let opened = open::<SessionMachine>(&directory(loaded)?, &open_options(&loaded.settings)).map_err(stop_it_first)?;
     let state = match opened.sessions.iter().find(|there| there.name == *session).map(|there| &there.outcome) {
         Some(Outcome::Serving { machine, .. }) => machine.session().clone(),
         Some(Outcome::ReadOnly { damage: why, command, .. } | Outcome::Refused { reason: why, command }) => {
@@ -282,7 +302,7 @@ pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write
     let seen = view::<SessionMachine>(&vfs, session, &mut |_, record| chat.extend(chat_in(record)));
     let (machine, damage) = match seen? {
         View::State { machine, damage } => (machine, damage),
-        View::Unknown => return Err(Failure::new(Exit::Data, format!("there is no session {session}"))),
+        View::Unknown => return Err(no_session(session)),
         View::Refused { reason, command } => {
             return Err(Failure::new(Exit::Data, format!("{reason}\nto repair it: {command}")));
         }
@@ -300,9 +320,10 @@ impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Self {
         match error {
             SnapshotError::Io(error) => error.into(),
-            SnapshotError::Unsupported { .. } | SnapshotError::Damaged { .. } | SnapshotError::Unacceptable(_) => {
-                Self::new(Exit::Data, error)
-            }
+            SnapshotError::NotASnapshot
+            | SnapshotError::Unsupported { .. }
+            | SnapshotError::Damaged { .. }
+            | SnapshotError::Unacceptable(_) => Self::new(Exit::Data, error),
         }
     }
 }
@@ -310,7 +331,7 @@ impl From<SnapshotError> for Failure {
 impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         match error {
-            RestoreError::Open(error) => error.into(),
+            RestoreError::Open(error) => stop_it_first(error),
             RestoreError::Io(error) if error.kind() == io::ErrorKind::NotFound => Self::new(Exit::Data, error),
             RestoreError::Io(error) => error.into(),
             RestoreError::WrongToken => Self::new(Exit::Usage, error),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most columns of a table within a document; what has more is shown line by line.
 const TABLE_COLUMNS_MAX: usize = 8;
@@ -53,6 +53,11 @@ pub(super) fn write_out(
         let _removed = std::fs::remove_file(path);
     }
     written
+}
+
+/// The path as it is from anywhere.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
 /// Prints a message on standard error, each line marked as ours.

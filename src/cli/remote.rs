@@ -3,11 +3,12 @@
 use super::exit::{Exit, Failure};
 use super::http::{Daemon, Response};
 use super::output;
-use crate::config::{Access, Loaded};
+use crate::config::{Access, Loaded, Origin, bound, check_data_dir};
 use crate::session::SessionName;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Read as _, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write
 
 /// `hotset healthcheck`: whether the daemon's loops turn.
 pub(super) fn healthcheck(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
-    let daemon = Daemon::new(&loaded.settings.network, None, HEALTH_PATIENCE);
+    let daemon = Daemon::new(address(loaded), None, HEALTH_PATIENCE);
     let answer = daemon.request("GET", "/livez", "").map_err(|error| unreachable(&daemon, &error))?;
     let status = answer.status;
     if status != 200 {
@@ -104,16 +105,26 @@ fn call(loaded: &Loaded, method: &str, path: &str) -> Result<Value, Failure> {
 /// Asks with the admin token; anything but success is a failure.
 fn ask(loaded: &Loaded, method: &str, path: &str) -> Result<Response, Failure> {
     let daemon = daemon(loaded)?.ok_or_else(|| {
-        let place = loaded.settings.data_dir.join(Access::ADMIN_TOKEN_FILE);
-        Failure::new(Exit::Unavailable, format!("no daemon has run here: there is no {}", place.display()))
+        let place = output::absolute(&loaded.settings.data_dir.join(Access::ADMIN_TOKEN_FILE));
+        let hint = "if the daemon keeps its data elsewhere, give --data-dir";
+        Failure::new(Exit::Unavailable, format!("no daemon has run here: there is no {}; {hint}", place.display()))
     })?;
     accepted(daemon.request(method, path, "").map_err(|error| unreachable(&daemon, &error))?)
 }
 
 /// The daemon of this data directory, if one has ever run in it.
 fn daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
+    check_data_dir(&loaded.settings.data_dir)?;
     let token = Access::admin_token(&loaded.settings.data_dir)?;
-    Ok(token.map(|token| Daemon::new(&loaded.settings.network, Some(token), PATIENCE)))
+    Ok(token.map(|token| Daemon::new(address(loaded), Some(token), PATIENCE)))
+}
+
+/// Where a flag says that it listens; else where it says so itself; else where the settings say.
+fn address(loaded: &Loaded) -> SocketAddr {
+    let network = &loaded.settings.network;
+    let is_flag = |name| matches!(loaded.entries[name].origin, Origin::Flag(_));
+    let noted = if is_flag("bind") || is_flag("http_port") { None } else { bound::read(&loaded.settings.data_dir) };
+    noted.unwrap_or_else(|| SocketAddr::new(network.bind, network.http_port))
 }
 
 fn accepted(answer: Response) -> Result<Response, Failure> {

@@ -1,8 +1,8 @@
 //! `hotset config` and `hotset password`: what is set, where it comes from, and the references made from the table.
 
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::output;
-use crate::config::{self, Access, KEYS, Loaded, Password, PasswordSource};
+use crate::config::{self, Access, KEYS, Loaded, Password, PasswordSource, bound};
 use serde_json::{Value, json};
 
 /// The forms of the reference.
@@ -60,22 +60,50 @@ pub(super) fn reference(form: ReferenceForm) -> Result<(), Failure> {
 
 /// `hotset password show`: the one place where passwords are shown, because somebody asked.
 pub(super) fn show_passwords(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
+    config::check_data_dir(&loaded.settings.data_dir)?;
     let (server, admin) = Access::look(loaded)?;
+    let (server_note, admin_note) = notes(loaded);
+    let folder = &loaded.settings.data_dir;
+    let passwords = &loaded.settings.passwords;
+    let is_missing = passwords.server.is_none() && server.is_none() || passwords.admin.is_none() && admin.is_none();
+    if is_missing && Access::admin_token(folder)?.is_none() {
+        let folder = output::absolute(folder);
+        let hint = "if the daemon keeps its data elsewhere, give --data-dir";
+        return Err(Failure::new(Exit::Data, format!("no daemon has been started in {}: {hint}", folder.display())));
+    }
     let source = |password: &Password| match &password.source {
         PasswordSource::Set(origin) => origin.to_string(),
         PasswordSource::File(path) => path.display().to_string(),
     };
-    let rows = [("server_password", server), ("admin_password", admin)];
+    let rows = [("server_password", server, server_note), ("admin_password", admin, admin_note)];
     if as_json {
         let entry = |password: Option<Password>| {
             password.map(|password| json!({ "password": password.secret.reveal(), "source": source(&password) }))
         };
-        let entries = rows.map(|(name, password)| (name.to_owned(), entry(password).unwrap_or_default()));
+        let entries = rows.map(|(name, password, _)| (name.to_owned(), entry(password).unwrap_or_default()));
         return output::show(&Value::Object(entries.into_iter().collect()), true);
     }
-    let row = |(name, password): (&str, Option<Password>)| match password {
+    let row = |(name, password, note): (&str, Option<Password>, &str)| match password {
         Some(password) => vec![name.into(), password.secret.reveal().into(), source(&password)],
-        None => vec![name.into(), "(none)".into(), "open, or the daemon has not been started yet".into()],
+        None => vec![name.into(), "(none)".into(), note.into()],
     };
     output::print(&output::table(&rows.map(row)))
+}
+
+/// What it means that there is no server password, or no admin password.
+fn notes(loaded: &Loaded) -> (&'static str, &'static str) {
+    let bind = bound::read(&loaded.settings.data_dir).map_or(loaded.settings.network.bind, |address| address.ip());
+    let passwords = &loaded.settings.passwords;
+    let server = match (bind.is_loopback(), passwords.server.is_some()) {
+        (true, true) => "set but empty: open, to this machine only",
+        (true, false) => "open to this machine only, unless one is set where the daemon is started",
+        (false, true) => "set but empty: open to everyone who can reach the port",
+        (false, false) => "set where the daemon is started, or the daemon has not been started with this BIND yet",
+    };
+    let admin = if passwords.admin.is_some() {
+        "set but empty: there is none"
+    } else {
+        "set where the daemon is started, or generated at its next start"
+    };
+    (server, admin)
 }

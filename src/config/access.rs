@@ -158,7 +158,7 @@ fn protect(path: &Path) -> io::Result<()> {
 }
 
 /// Whole or not at all: a power cut must not leave an empty password behind.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let partial = path.with_extension("new");
     match fs::remove_file(&partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -26,6 +26,17 @@ pub enum DataDirError {
         /// Why.
         source: io::Error,
     },
+    /// It is there, and this user may not look into it.
+    #[error("the data directory {} is not readable: {source} (running as {}; the directory belongs to {owner})",
+            path.display(), who())]
+    NotReadable {
+        /// The directory.
+        path: PathBuf,
+        /// User and group that own it.
+        owner: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Something else lies in its place.
     #[error("the data directory {} is not a directory", path.display())]
     NotADirectory {
@@ -52,6 +63,22 @@ pub fn prepare(path: &Path) -> Result<(), DataDirError> {
         rustix::fs::AtFlags::EACCESS,
     );
     writable.map_err(|error| DataDirError::NotWritable { path: path.into(), owner: owner(path), source: error.into() })
+}
+
+/// Checks that this user may look into the data directory. One that is not there is no error here.
+pub fn check_readable(path: &Path) -> Result<(), DataDirError> {
+    let readable = rustix::fs::accessat(
+        rustix::fs::CWD,
+        path,
+        rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK,
+        rustix::fs::AtFlags::EACCESS,
+    );
+    match readable.map_err(io::Error::from) {
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(DataDirError::NotReadable { path: path.into(), owner: owner(path), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn who() -> String {

@@ -106,6 +106,15 @@ impl Loaded {
 impl Sources {
     /// Reads all layers. Every fault that can be found is in the error, not only the first.
     pub fn load(&self) -> Result<Loaded, ConfigErrors> {
+        self.read().finish()
+    }
+
+    /// What can be used of all layers; whatever is wrong counts as not set. For finding a daemon that runs already.
+    pub fn load_what_is_good(&self) -> Loaded {
+        self.read().finish_without_faults()
+    }
+
+    fn read(&self) -> Reading<'_> {
         let mut reading = Reading::new(&self.directory);
         for key in KEYS {
             reading.put(key, key.default, Origin::Default);
@@ -124,7 +133,7 @@ impl Sources {
                 reading.put(key, Some(value), Origin::Flag(format!("--{flag}")));
             }
         }
-        reading.finish()
+        reading
     }
 }
 
@@ -161,6 +170,18 @@ impl<'s> Reading<'s> {
         Ok(Loaded { settings, entries, warnings, read, watched })
     }
 
+    fn finish_without_faults(mut self) -> Loaded {
+        for key in KEYS {
+            let raw = self.entries.get(key.name).and_then(|entry| entry.raw.as_ref());
+            if raw.is_some_and(|raw| key.kind.apply(&mut Settings::blank(), raw.reveal()).is_err()) {
+                self.put(key, key.default, Origin::Default);
+            }
+        }
+        let (settings, _) = Loaded::settings_of(&self.entries);
+        let Self { entries, warnings, read, watched, .. } = self;
+        Loaded { settings, entries, warnings, read, watched }
+    }
+
     /// The file's text, or `None` if it is not there and need not be, or cannot be read (noted as an error).
     fn text(&mut self, path: &Path, required: bool) -> Option<String> {
         self.watched.push(path.into());
@@ -190,7 +211,8 @@ impl<'s> Reading<'s> {
         let origin = |line| Origin::Toml { path: path.into(), line };
         for (name, (_, line)) in &values {
             if !known(name) {
-                let nearest = nearest(name, KEYS.iter().map(|key| key.name), 3).map(str::to_owned);
+                let wanted = name.to_ascii_lowercase();
+                let nearest = nearest(&wanted, KEYS.iter().map(|key| key.name), 3).map(str::to_owned);
                 self.errors.push(ConfigError::Unknown { name: name.clone(), origin: origin(*line), nearest });
             }
         }
@@ -507,6 +529,20 @@ mod tests {
                 "environment HOTSET_MAX_BACKUP: there is no setting HOTSET_MAX_BACKUP (did you mean HOTSET_MAX_BACKUPS?)",
             ]
         );
+    }
+
+    #[test]
+    fn a_name_in_capitals_is_told_how_it_is_written_in_toml() {
+        let errors = House::new().file("config/hotset.toml", "SAVE_INTERVAL = 30\n").errors();
+        assert_eq!(errors, ["config/hotset.toml:1: there is no setting SAVE_INTERVAL (did you mean save_interval?)"]);
+    }
+
+    #[test]
+    fn what_is_good_is_read_beside_what_is_wrong() {
+        let house = House::new().file("config/hotset.toml", "port = \n").file(".env", "DATA_DIR=here\nTIMEOUT=never\n");
+        let loaded = house.env("HOTSET_NONSENSE", "1").sources.load_what_is_good();
+        assert_eq!(loaded.settings.data_dir, PathBuf::from("here"));
+        assert_eq!(loaded.settings.network, Settings::default().network);
     }
 
     #[test]

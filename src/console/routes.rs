@@ -122,7 +122,10 @@ async fn status(State(console): State<Arc<Console>>) -> Response {
 fn find(console: &Console, name: &str) -> Result<SessionHandle, Response> {
     let missing = || fault(StatusCode::NOT_FOUND, &format!("there is no session {name:?}"));
     let name = SessionName::new(name).map_err(|_| missing())?;
-    console.directory.get(&name).ok_or_else(missing)
+    console.directory.get(&name).ok_or_else(|| match console.directory.refusal(&name) {
+        Some(why) => fault(StatusCode::SERVICE_UNAVAILABLE, &why),
+        None => missing(),
+    })
 }
 
 async fn save(State(console): State<Arc<Console>>, Path(name): Path<String>) -> Response {

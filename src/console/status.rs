@@ -2,7 +2,7 @@
 
 use super::health::Readiness;
 use super::routes::Console;
-use crate::live::{Mode, SessionHandle};
+use crate::live::{Directory, Mode, SessionHandle};
 use serde::Serialize;
 
 /// What the journal has done since the start.
@@ -33,7 +33,7 @@ pub(super) struct Status {
     journal: JournalStatus,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct SessionStatus {
     name: String,
     mode: &'static str,
@@ -69,10 +69,24 @@ impl Status {
             readiness: Readiness::of(console),
             data_dir: console.keeper.data_dir(),
             uptime_s: console.started.elapsed().as_secs(),
-            sessions: console.directory.all().iter().map(session_status).collect(),
+            sessions: sessions(&console.directory),
             journal: console.keeper.journal(),
         }
     }
+}
+
+/// Those that are served, and those that exist and are not.
+fn sessions(directory: &Directory) -> Vec<SessionStatus> {
+    let served = directory.all();
+    let refused = directory.refused().into_iter().map(|(name, why)| SessionStatus {
+        name: name.to_string(),
+        mode: "not_served",
+        why,
+        ..SessionStatus::default()
+    });
+    let mut sessions: Vec<SessionStatus> = served.iter().map(session_status).chain(refused).collect();
+    sessions.sort_by(|one, other| one.name.cmp(&other.name));
+    sessions
 }
 
 fn micros(duration: std::time::Duration) -> u64 {

@@ -59,6 +59,16 @@ impl Directory {
         self.lock_refused().values().cloned().collect()
     }
 
+    /// Why this session, which exists, is not served.
+    pub fn refusal(&self, name: &SessionName) -> Option<String> {
+        self.lock_refused().get(name).cloned()
+    }
+
+    /// Sessions that exist and are not served, each with the reason, in order of their names.
+    pub fn refused(&self) -> Vec<(SessionName, String)> {
+        self.lock_refused().iter().map(|(name, why)| (name.clone(), why.clone())).collect()
+    }
+
     fn lock_refused(&self) -> MutexGuard<'_, BTreeMap<SessionName, String>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,8 +83,7 @@ impl Directory {
         if let Some(handle) = self.get(name) {
             return Ok(handle);
         }
-        let refused = self.lock_refused().get(name).cloned();
-        if let Some(why) = refused {
+        if let Some(why) = self.refusal(name) {
             return Err(OpenRefused::NotServed(why));
         }
         let most = create_up_to.ok_or(OpenRefused::NoSuchSession)?;

@@ -7,6 +7,7 @@ pub mod logging;
 pub mod metrics;
 pub mod random;
 pub mod secret;
+pub mod seldom;
 pub mod signals;
 pub mod supervisor;
 pub mod watch;

@@ -32,9 +32,12 @@ impl Gatekeeper {
         Self { secrets: RwLock::new(secrets(access)), attempts, metrics }
     }
 
-    /// Takes changed secrets over. Who is in stays in.
-    pub(super) fn change(&self, access: &Access) {
-        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets(access);
+    /// Takes changed secrets over. Who is in stays in. Says whether that opened the sessions to those without any.
+    pub(super) fn change(&self, access: &Access) -> bool {
+        let mut current = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        let was_open = current.server.is_none();
+        *current = secrets(access);
+        !was_open && current.server.is_none()
     }
 
     fn judge(&self, credentials: Credentials<'_>) -> Option<Role> {
@@ -55,9 +58,7 @@ impl Gatekeeper {
     fn guarded(&self, peer: IpAddr, credentials: Credentials<'_>) -> Result<Role, Denied> {
         let now = clock::instant();
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        if attempts.allow(peer, now).is_err() {
-            return Err(Denied::TooManyAttempts);
-        }
+        attempts.allow(peer, now).map_err(Denied::TooManyAttempts)?;
         let Some(role) = self.judge(credentials) else {
             attempts.failed(peer, now);
             self.metrics.auth_failures.inc();
@@ -85,6 +86,10 @@ fn secrets(access: &Access) -> Secrets {
 impl Authority for Gatekeeper {
     fn admit(&self, peer: IpAddr, credentials: Credentials<'_>) -> Result<Role, Denied> {
         self.guarded(peer, credentials)
+    }
+
+    fn is_open(&self) -> bool {
+        self.secrets.read().unwrap_or_else(PoisonError::into_inner).server.is_none()
     }
 }
 

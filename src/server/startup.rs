@@ -103,7 +103,7 @@ pub(super) fn start_sessions(
             }
         };
         let mut state = machine.into_session();
-        if first_run && name.is_default() {
+        if name.is_default() && sealed.is_none() {
             state = take_over(&store, &name, state, data_dir, &limits)?;
         }
         let recent = recent_events(&store, &name, state.seq());
@@ -164,7 +164,8 @@ impl Recent {
     }
 }
 
-/// At the very first start: takes over what the old Python server left in the data directory, or refuses to start.
+/// Takes over what the old Python server left in the data directory, or refuses to start. Once anything has happened in
+/// the session, it is only told that the file is not read.
 fn take_over(
     store: &Arc<DirectoryStore>,
     name: &SessionName,
@@ -174,6 +175,14 @@ fn take_over(
 ) -> Result<Session, ServeError> {
     let path = data_dir.join(LEGACY_SNAPSHOT);
     if !path.exists() {
+        return Ok(state);
+    }
+    if state.seq() > 0 {
+        tracing::warn!(
+            "{LEGACY_SNAPSHOT} is not read: the session has content already. If it is no longer needed, move it away; \
+             otherwise, with the daemon stopped: hotset import {} --session NAME",
+            path.display()
+        );
         return Ok(state);
     }
     let fail = |why: String| ServeError::Import { path: path.display().to_string(), why };

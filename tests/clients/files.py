@@ -51,7 +51,7 @@ def content(client):
     return {"nodes": dump["nodes"], "tasks": dump["tasks"], "chat": dump["chat"], "members": members}
 
 
-def tree(data, but=("LOCK",)):
+def tree(data, but=("LOCK", "http_address")):
     """Every file below a directory with its size, time, inode and hash."""
     found = {}
     for path in sorted(data.rglob("*")):

@@ -38,7 +38,7 @@ fn wrong_settings_end_with_78_and_say_where_and_what_is_allowed() {
     let place = Place::new();
     place.write(".env", "SAVE_INTERVAL=soon\n");
     place.write("config/hotset.toml", "max_backup = 3\n");
-    for command in [&["config", "check"] as &[_], &["config", "show"], &["serve"], &["status"], &["healthcheck"]] {
+    for command in [&["config", "check"] as &[_], &["config", "show"], &["serve"], &["status"]] {
         let ended = place.run(command);
         assert_eq!(ended.code, 78, "{command:?}: {ended:?}");
         assert_eq!(
@@ -108,6 +108,20 @@ fn passwords_are_shown_to_whoever_asks_for_them() {
 }
 
 #[test]
+fn passwords_of_a_directory_where_nothing_is_are_a_failure_that_says_where_it_looked() {
+    let place = Place::new();
+    let shown = place.run(&["password", "show"]);
+    assert_eq!((shown.code, shown.out.as_str()), (65, ""), "{shown:?}");
+    let looked_in = place.path().canonicalize().unwrap().join("data");
+    assert!(shown.err.contains(&format!("no daemon has been started in {}", looked_in.display())), "{shown:?}");
+    assert!(shown.err.contains("--data-dir"), "{shown:?}");
+    place.write("data/admin_token", "ht_admin_x\n");
+    let shown = place.run(&["password", "show"]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert!(shown.out.contains("open to this machine only"), "{shown:?}");
+}
+
+#[test]
 fn without_a_daemon_its_commands_end_with_69() {
     let place = Place::new();
     place.write("data/admin_token", "ht_admin_x\n");
@@ -157,6 +171,13 @@ fn a_living_daemon_is_healthy_and_a_stuck_one_is_not() {
     let ended = place.run(&["healthcheck", "--http-port", &port]);
     assert_eq!(ended.code, 69);
     assert!(ended.err.contains("answers 503: stuck"), "{ended:?}");
+}
+
+#[test]
+fn session_names_that_are_not_allowed_are_told_what_is() {
+    let ended = Place::new().run(&["backups", "list", "--session", "Bad Name!"]);
+    assert_eq!(ended.code, 64, "{ended:?}");
+    assert!(ended.err.contains("1 to 64 of a-z 0-9 - _"), "{ended:?}");
 }
 
 #[test]

@@ -59,6 +59,27 @@ fn what_is_no_session_is_refused_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn an_old_session_is_taken_over_or_refused_at_every_start_of_an_empty_session() {
+    let place = Place::new();
+    place.write("data/session_snapshot.pkl", "cos\nsystem\n(S'true'\ntR.");
+    let start = || Ended::from(place.hotset(&["serve"]).env("PORT", "0").env("HTTP_PORT", "0").output().unwrap());
+    for attempt in 1..=2 {
+        let ended = start();
+        assert_eq!(ended.code, 65, "start {attempt}: {ended:?}");
+        assert!(ended.err.contains("session_snapshot.pkl cannot be imported"), "{ended:?}");
+    }
+    fs::copy(fixture("session_snapshot.pkl"), place.path().join("data/session_snapshot.pkl")).unwrap();
+    let mut daemon = Running::start(&place, &[]);
+    daemon.says("Imported data/session_snapshot.pkl");
+    assert_eq!(daemon.stop(), 0);
+    let mut daemon = Running::start(&place, &[]);
+    let line = daemon.says("session_snapshot.pkl is not read: the session has content already");
+    assert!(line.contains("WARN") && line.contains("hotset import data/session_snapshot.pkl"), "{line}");
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(json(&place.run(&["export"]))["nodes"].as_array().unwrap().len(), 21);
+}
+
+#[test]
 fn a_mistyped_data_directory_is_an_error_and_not_a_new_one() {
     let place = Place::new();
     for command in [
@@ -108,10 +129,11 @@ fn what_would_disturb_a_running_daemon_ends_with_75() {
     json(&place.run(&["backups", "create", "--http-port", &port, "--json"]));
     let second = Ended::from(place.hotset(&["serve"]).env("PORT", "0").env("HTTP_PORT", "0").output().unwrap());
     assert_eq!(second.code, 75, "{second:?}");
+    assert!(second.err.contains("another daemon (pid "), "{second:?}");
     for command in [&["restore", "latest"] as &[_], &["recover"], &["import", &fixture("blender_repository.db")]] {
         let ended = place.run(command);
         assert_eq!(ended.code, 75, "{command:?}: {ended:?}");
-        assert!(ended.err.contains("another daemon"), "{ended:?}");
+        assert!(ended.err.contains("the daemon (pid ") && ended.err.contains("is running: stop it first"), "{ended:?}");
     }
     assert_eq!(place.run(&["fsck"]).code, 0, "looking is allowed");
     assert_eq!(daemon.stop(), 0);
@@ -146,6 +168,28 @@ fn a_damaged_backup_is_not_restored() {
     }
     assert_eq!(place.run(&["restore", "no-such-backup"]).code, 65);
     assert_eq!(place.run(&["export"]).out, before, "nothing has changed");
+}
+
+#[test]
+fn what_was_never_a_snapshot_is_called_so() {
+    let place = imported();
+    for (name, text) in [("wrong.txt", "shopping list"), ("empty.bin", "")] {
+        place.write(name, text);
+        let ended = place.run(&["restore", name]);
+        assert_eq!(ended.code, 65, "{ended:?}");
+        assert!(ended.err.contains("not a Hotset snapshot") && !ended.err.contains("damaged"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_mistyped_session_has_no_backups_because_there_is_none() {
+    let place = imported();
+    assert_eq!(place.run(&["backups", "list"]).code, 0);
+    for what in ["list", "verify"] {
+        let ended = place.run(&["backups", what, "--session", "typo"]);
+        assert_eq!((ended.code, ended.out.as_str()), (65, ""), "{ended:?}");
+        assert!(ended.err.contains("there is no session typo"), "{ended:?}");
+    }
 }
 
 #[test]

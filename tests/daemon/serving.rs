@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
 #[test]
@@ -70,6 +71,113 @@ fn a_data_directory_that_cannot_be_made_ends_with_73_and_names_it() {
     assert_eq!(ended.code, 73, "{ended:?}");
     assert!(ended.err.contains("cannot create the data directory file/data"), "{ended:?}");
     assert!(ended.err.contains("running as uid "), "{ended:?}");
+}
+
+#[test]
+fn opening_the_daemon_to_everybody_while_it_runs_is_warned_about() {
+    let place = Place::new();
+    place.write(".env", "SERVER_PASSWORD=sesame\n");
+    let mut daemon = Running::start(&place, &["--bind", "0.0.0.0"]);
+    daemon.says("Listening on");
+    daemon.signal("-HUP");
+    daemon.says("nothing changed");
+    place.write(".env", "SERVER_PASSWORD=\n");
+    let line = daemon.says("SERVER_PASSWORD is empty: whoever can reach 0.0.0.0 can join");
+    assert!(line.contains("WARN"), "{line}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn commands_find_the_daemon_that_runs_whatever_the_settings_have_become() {
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    let note = place.path().join("data/http_address");
+    assert_eq!(std::fs::read_to_string(&note).unwrap(), format!("127.0.0.1:{port}\n"));
+    assert_eq!(note.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    place.write(".env", "HTTP_PORT=1\n");
+    for command in [&["healthcheck"] as &[_], &["status"], &["save"], &["backups", "create"]] {
+        let ended = place.run(command);
+        assert_eq!(ended.code, 0, "{command:?}: {ended:?}");
+    }
+    place.write(".env", "HTTP_PORT=1\nSAVE_INTERVAL=never\nHOTSET_NONSENSE=1\n");
+    let ended = place.run(&["healthcheck"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.err.contains("warning: .env:2: SAVE_INTERVAL is \"never\""), "{ended:?}");
+    assert_eq!(daemon.stop(), 0);
+    assert!(!note.exists());
+    assert_eq!(place.run(&["healthcheck"]).code, 69);
+}
+
+#[test]
+fn an_address_of_another_machine_is_called_so() {
+    let ended = Ended::from(Place::new().hotset(&["serve", "--bind", "192.0.2.1"]).output().unwrap());
+    assert_eq!(ended.code, 69, "{ended:?}");
+    assert!(ended.err.contains("It is no address of this machine: set BIND"), "{ended:?}");
+}
+
+#[test]
+fn a_session_that_is_not_served_is_told_to_all_who_may_know() {
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    drop(member(&port, "alice"));
+    daemon.says("user_disconnect:alice");
+    assert_eq!(daemon.stop(), 0);
+    place.write("data/session_snapshot.bin", "somebody cut this copy");
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    let why = "session default is not served: ";
+    for command in [&["save"] as &[_], &["export"], &["backups", "create"]] {
+        let ended = place.run(command);
+        assert_eq!(ended.code, 69, "{command:?}: {ended:?}");
+        assert!(ended.err.contains(why) && ended.err.contains("(503)"), "{command:?}: {ended:?}");
+    }
+    let status: Value = serde_json::from_str(&place.run(&["status", "--json"]).out).unwrap();
+    assert_eq!(
+        (&status["sessions"][0]["name"], &status["sessions"][0]["mode"]),
+        (&"default".into(), &"not_served".into())
+    );
+    let error = refusal(&port, "default");
+    assert_eq!(error["code"], "not_served");
+    assert!(error["message"].as_str().unwrap().contains(why), "{error}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn without_a_password_a_missing_session_is_called_missing() {
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    assert_eq!(refusal(&port, "typo")["code"], "no_such_session");
+    daemon.says("CREATE_SESSIONS");
+    assert_eq!(daemon.stop(), 0);
+    place.write(".env", "SERVER_PASSWORD=sesame\n");
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    assert_eq!(refusal(&port, "typo")["code"], "denied");
+}
+
+#[test]
+fn a_page_of_another_origin_is_refused_and_logged() {
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    let mut request = format!("ws://127.0.0.1:{port}/api/v1/sessions/default/ws").into_client_request().unwrap();
+    request.headers_mut().insert("origin", "http://elsewhere.example".parse().unwrap());
+    assert!(client(request, stream).is_err());
+    let line = daemon.says("http://elsewhere.example");
+    assert!(line.contains("WARN") && line.contains("ALLOWED_ORIGINS"), "{line}");
+}
+
+/// What somebody who gives no password is told at the door of this session.
+fn refusal(port: &str, session: &str) -> Value {
+    let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let (mut socket, _) = client(format!("ws://127.0.0.1:{port}/api/v1/sessions/{session}/ws"), stream).unwrap();
+    socket.send(Message::text(r#"{"type":"hello","name":"bob","password":"wrong"}"#)).unwrap();
+    hears(&mut socket, "error")
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::stream::{InFlight, Stream};
 use super::{CloseReason, HELLO_BYTES_MAX, PENDING_MAX};
 use crate::doors::{Authority, Credentials, Denied};
 use crate::live::{Directory, JoinError, Joined, OpenRefused, ResumeToken, SessionHandle, Start, Subscriber};
+use crate::ops::seldom::Seldom;
 use crate::ops::{clock, random};
 use crate::session::{ClientId, MemberName, Rejection, Role, SessionName};
 use axum::body::Body;
@@ -34,6 +35,11 @@ use tungstenite::protocol::{Role as WebSocketRole, WebSocketConfig, WebSocketCon
 
 /// Read buffer of a connection: tungstenite's own default costs 128 KiB each.
 const READ_BUFFER: usize = 2 << 10;
+
+/// Web pages are told about once in a while: any page that somebody visits may try as often as it likes.
+static REFUSED_ORIGINS: Seldom = Seldom::new(Duration::from_secs(10));
+/// The same for sessions that do not exist.
+static MISSING_SESSIONS: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// Settings that the door follows while it runs.
 #[derive(Debug, Clone)]
@@ -130,6 +136,9 @@ impl NativeDoor {
             return refuse(StatusCode::BAD_REQUEST, "offer hotset.v1.json or hotset.v1.binary");
         };
         if !origin_allowed(headers, &self.settings.borrow().allowed_origins) {
+            if REFUSED_ORIGINS.is_due() {
+                tracing::warn!("Refused: pages of {:?} may not connect (ALLOWED_ORIGINS)", headers.get(ORIGIN));
+            }
             return refuse(StatusCode::FORBIDDEN, "pages of this origin may not connect (ALLOWED_ORIGINS)");
         }
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
@@ -225,7 +234,7 @@ impl NativeDoor {
             Err(_) => return Err(refused(CloseReason::NoHello, "no_hello", "no hello in time")),
         };
         let role = self.admit(&hello, peer)?;
-        let handle = self.open(session).await?;
+        let handle = self.open(session, peer).await?;
         let name = MemberName::new(&hello.name)
             .map_err(|error| refused(CloseReason::NotWelcome, "invalid", format!("name {error}")))?;
         // The session lets the daemon itself in under its reserved name; nobody comes in from outside as the daemon.
@@ -255,7 +264,7 @@ impl NativeDoor {
         let role = self.authority.admit(peer.ip(), credentials).map_err(|denied| {
             let code = match denied {
                 Denied::Wrong => "denied",
-                Denied::TooManyAttempts => "too_many_attempts",
+                Denied::TooManyAttempts(_) => "too_many_attempts",
             };
             refused(CloseReason::Denied, code, denied.to_string())
         })?;
@@ -268,14 +277,29 @@ impl NativeDoor {
         }
     }
 
-    async fn open(&self, session: &str) -> Result<SessionHandle, Option<Refused>> {
+    async fn open(&self, session: &str, peer: SocketAddr) -> Result<SessionHandle, Option<Refused>> {
         let unknown = |why: String| refused(CloseReason::Denied, "denied", why);
-        let name = SessionName::new(session).map_err(|_| unknown(Denied::Wrong.to_string()))?;
+        let missing = || self.missing(session, peer);
+        let name = SessionName::new(session).map_err(|_| missing())?;
         let create = self.settings.borrow().create_sessions;
         self.directory.open(&name, create).await.map_err(|error| match error {
-            OpenRefused::NoSuchSession => unknown(Denied::Wrong.to_string()),
-            OpenRefused::TooMany(_) | OpenRefused::NotServed(_) | OpenRefused::Failed(_) => unknown(error.to_string()),
+            OpenRefused::NoSuchSession => missing(),
+            OpenRefused::NotServed(why) => refused(CloseReason::NotWelcome, "not_served", why),
+            OpenRefused::TooMany(_) | OpenRefused::Failed(_) => unknown(error.to_string()),
         })
+    }
+
+    /// Where a password is needed, the names of sessions are part of the secret.
+    fn missing(&self, session: &str, peer: SocketAddr) -> Option<Refused> {
+        if !self.authority.is_open() {
+            return refused(CloseReason::Denied, "denied", Denied::Wrong.to_string());
+        }
+        let error = OpenRefused::NoSuchSession;
+        if MISSING_SESSIONS.is_due() {
+            let ip = peer.ip();
+            tracing::info!("Refused {ip}: no session {session:?}; with CREATE_SESSIONS=true, joining makes sessions");
+        }
+        refused(CloseReason::Denied, "no_such_session", error.to_string())
     }
 }
 

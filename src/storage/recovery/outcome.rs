@@ -216,7 +216,7 @@ impl From<SnapshotError> for OpenError {
         match error {
             SnapshotError::Io(error) => Self::Io(error),
             SnapshotError::Unsupported { what, .. } => Self::Unsupported { path: "a snapshot".into(), what },
-            SnapshotError::Damaged { .. } | SnapshotError::Unacceptable(_) => {
+            SnapshotError::NotASnapshot | SnapshotError::Damaged { .. } | SnapshotError::Unacceptable(_) => {
                 Self::Io(io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
             }
         }

@@ -137,11 +137,16 @@ impl Header {
         }
     }
 
+    /// Whether a block begins as those of snapshots do.
+    pub(super) fn is_begun_by(block: &[u8; BLOCK_LEN]) -> bool {
+        block.starts_with(&MAGIC)
+    }
+
     /// Checks a block and takes it apart.
     pub(super) fn decode(block: &[u8; BLOCK_LEN]) -> Result<Self, SnapshotError> {
         let (body, crc) = block.split_at(CRC_AT);
-        if body[..8] != MAGIC {
-            return Err(SnapshotError::damaged(0, "not a Hotset snapshot"));
+        if !Self::is_begun_by(block) {
+            return Err(SnapshotError::NotASnapshot);
         }
         let intact = crc32c::crc32c(body).to_le_bytes() == crc; // durability: S1
         if !intact {

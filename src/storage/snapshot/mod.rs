@@ -28,6 +28,9 @@ pub enum SnapshotError {
     /// The file system refused.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Whatever it is, it was never a snapshot.
+    #[error("not a Hotset snapshot")]
+    NotASnapshot,
     /// The bytes are not those that were written.
     #[error("damaged at byte {offset}: {why}")]
     Damaged {

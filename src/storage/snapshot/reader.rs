@@ -24,7 +24,7 @@ pub struct Verified {
 /// Reads and checks only the first block.
 pub fn read_header(vfs: &dyn Vfs, path: &Path) -> Result<Header, SnapshotError> {
     let file = vfs.open(path, Open::Read)?;
-    Header::decode(&block_at(&*file, 0)?)
+    Header::decode(&first_block(&*file)?)
 }
 
 /// Checks every hash of the file without decoding the state.
@@ -67,7 +67,7 @@ impl Opened {
     fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self, SnapshotError> {
         let file = vfs.open(path, Open::Read)?;
         let bytes = file.stat()?.len;
-        let first = block_at(&*file, 0)?;
+        let first = first_block(&*file)?;
         let header = Header::decode(&first)?;
         if bytes < 2 * BLOCK {
             return Err(SnapshotError::damaged(bytes, "the file is cut short"));
@@ -160,6 +160,17 @@ fn padding_is_zero(file: &dyn VfsFile, from: u64) -> Result<(), SnapshotError> {
         Ok(())
     } else {
         Err(SnapshotError::damaged(from, "padding is not empty"))
+    }
+}
+
+/// The block of the header. Of a file that is too short for it, what there is says whether it was ever a snapshot.
+fn first_block(file: &dyn VfsFile) -> Result<[u8; BLOCK_LEN], SnapshotError> {
+    let mut block = [0; BLOCK_LEN];
+    let read = read_exact(file, 0, &mut block);
+    match read {
+        Err(SnapshotError::Io(error)) => Err(error.into()),
+        _ if !Header::is_begun_by(&block) => Err(SnapshotError::NotASnapshot),
+        read => read.map(|()| block),
     }
 }
 
