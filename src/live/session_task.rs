@@ -46,6 +46,9 @@ pub(super) struct SessionTask {
     saves_awaited: Vec<SaveAwaited>,
     /// Members online in the state of whom no connection is known (after a restart), and until when they may return.
     awaited: BTreeMap<MemberName, Instant>,
+    /// The connection that is online under each name: the newest of its client. Nobody else edits under that name, and
+    /// when it goes the name leaves.
+    holders: BTreeMap<MemberName, Arc<Subscriber>>,
     /// Connections that came while nothing could be written: they see, and join when it can be written again.
     guests: Vec<Arc<Subscriber>>,
     /// Why this session is never written again in this run of the daemon.
@@ -90,6 +93,7 @@ impl SessionTask {
             plan: SavePlan::new(interval, origin.saved, now),
             saves_awaited: Vec::new(),
             awaited,
+            holders: BTreeMap::new(),
             guests: Vec::new(),
             sealed: origin.sealed,
             draining: false,
@@ -182,16 +186,21 @@ impl SessionTask {
             subscriber.leave(Note::Reject { op, why: Refusal::ReadOnly(why) });
             return subscriber.wake();
         }
+        if !self.holds_name(subscriber) {
+            return self.refuse(subscriber, op, Rejection::NotJoined(subscriber.name.clone()));
+        }
         let key = OpKey { client: subscriber.client, op };
         let author = Author { name: subscriber.name.clone(), role: subscriber.role };
-        let note = match self.decide(&Command::Edit { op: Some(key), operations }, &author, at) {
-            Ok(seq) => Note::Ack { op, seq },
-            Err(rejection) => {
-                self.shared.meter.rejected(rejection.code());
-                Note::Reject { op, why: Refusal::Rejected(rejection) }
-            }
-        };
-        // A refusal shows the state it was decided on, so it waits for that state like everything else.
+        match self.decide(&Command::Edit { op: Some(key), operations }, &author, at) {
+            Ok(seq) => self.pending.note(self.state.seq(), subscriber, Note::Ack { op, seq }),
+            Err(rejection) => self.refuse(subscriber, op, rejection),
+        }
+    }
+
+    /// A refusal shows the state it was decided on, so it waits for that state like everything else.
+    fn refuse(&mut self, subscriber: &Arc<Subscriber>, op: u64, rejection: Rejection) {
+        self.shared.meter.rejected(rejection.code());
+        let note = Note::Reject { op, why: Refusal::Rejected(rejection) };
         self.pending.note(self.state.seq(), subscriber, note);
     }
 
@@ -230,6 +239,11 @@ impl SessionTask {
             }
         }
         for join in released.joins {
+            if join.decided.is_ok() && !self.holds_name(&join.subscriber) {
+                // The same client was faster elsewhere.
+                _ = join.reply.send(Err(JoinError::Replaced));
+                continue;
+            }
             tracing::info!(session = %self.name, "{} joined as {:?}", join.subscriber.name, join.subscriber.role);
             self.welcome(join);
         }

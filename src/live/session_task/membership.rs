@@ -5,7 +5,7 @@ use crate::live::pending::PendingJoin;
 use crate::live::request::{JoinError, Joined, ResumeToken, Start};
 use crate::live::subscriber::{Closing, Note, Subscriber};
 use crate::ops::clock;
-use crate::session::{Author, ClientId, Command, MemberName, Rejection, Role, Timestamp};
+use crate::session::{Author, ClientId, Command, MemberName, Rejection, Role, Session, Timestamp};
 use crate::storage::ResumePoint;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -42,11 +42,29 @@ impl SessionTask {
         }
         let seq = self.decide(&Command::Join { client: subscriber.client }, &author, at)?;
         self.awaited.remove(&author.name);
-        for earlier in self.shared.subscribers.remove_earlier(subscriber) {
-            earlier.leave(Note::Closing(Closing::Replaced));
-            earlier.wake();
-        }
+        self.give_name(subscriber);
         Ok(seq)
+    }
+
+    /// From now on this connection has the name; an earlier one of the same client is closed, or is when its own join
+    /// is durable.
+    fn give_name(&mut self, subscriber: &Arc<Subscriber>) {
+        self.shared.presence.admit(&subscriber.name, subscriber.connection);
+        let earlier = self.holders.insert(subscriber.name.clone(), Arc::clone(subscriber));
+        if let Some(earlier) = earlier.filter(|earlier| earlier.connection != subscriber.connection) {
+            self.send_away(&earlier);
+        }
+    }
+
+    fn send_away(&self, replaced: &Subscriber) {
+        self.shared.subscribers.remove(replaced);
+        replaced.leave(Note::Closing(Closing::Replaced));
+        replaced.wake();
+    }
+
+    /// Whether this is the connection that is online under its name.
+    pub(super) fn holds_name(&self, subscriber: &Subscriber) -> bool {
+        self.holders.get(&subscriber.name).is_some_and(|holder| holder.connection == subscriber.connection)
     }
 
     fn is_online_as(&self, name: &MemberName, client: ClientId) -> bool {
@@ -59,19 +77,33 @@ impl SessionTask {
         token: Option<ResumeToken>,
         reply: oneshot::Sender<Result<Joined, JoinError>>,
     ) {
-        for earlier in self.guests.extract_if(.., |other| subscriber.replaces(other)) {
-            self.shared.subscribers.remove(&earlier);
-            earlier.leave(Note::Closing(Closing::Replaced));
-            earlier.wake();
+        let decided = self.admit_guest(&subscriber);
+        self.welcome(PendingJoin { subscriber, token, reply, decided });
+    }
+
+    /// A guest may look on under a name that is nobody else's. Who else is connected is no secret of the disk's, so the
+    /// refusal need not wait for it.
+    fn admit_guest(&mut self, guest: &Arc<Subscriber>) -> Result<Session, Rejection> {
+        let mut others = self.guests.iter().chain(self.holders.get(&guest.name));
+        if others.any(|other| other.name == guest.name && other.client != guest.client) {
+            return Err(Rejection::NameTaken(guest.name.clone()));
+        }
+        let earlier: Vec<_> = self.guests.extract_if(.., |other| guest.replaces(other)).collect();
+        for earlier in earlier {
+            self.send_away(&earlier);
         }
         let limit = self.settings.borrow().limits.members_online;
-        let decided = if (self.guests.len() as u64) < limit {
-            self.guests.push(Arc::clone(&subscriber));
-            Ok(self.durable.state(self.ear.durable_seq()).clone())
+        if self.guests.len() as u64 >= limit {
+            return Err(Rejection::LimitExceeded { what: "guests", limit });
+        }
+        self.guests.push(Arc::clone(guest));
+        if self.holders.contains_key(&guest.name) {
+            // The member's own client: it goes on here, and the name leaves when this connection does.
+            self.give_name(guest);
         } else {
-            Err(Rejection::LimitExceeded { what: "guests", limit })
-        };
-        self.welcome(PendingJoin { subscriber, token, reply, decided });
+            self.shared.presence.admit(&guest.name, guest.connection);
+        }
+        Ok(self.durable.state(self.ear.durable_seq()).clone())
     }
 
     pub(super) fn welcome(&self, join: PendingJoin) {
@@ -108,8 +140,6 @@ impl SessionTask {
         // Somebody who is not online any more has nothing to leave.
         if self.decide(&Command::Leave, &author, at).is_ok() {
             self.plan.left(name.as_str(), self.state.seq());
-            self.shared.presence.set(name, None);
-            self.shared.subscribers.wake_all();
             tracing::info!(session = %self.name, "{name} left");
         }
         self.awaited.remove(name);
@@ -117,12 +147,20 @@ impl SessionTask {
 
     pub(super) fn notice_departures(&mut self, at: Timestamp) {
         for gone in self.shared.subscribers.remove_gone() {
-            // Whoever has not joined cannot leave: a member of the same name is somebody else.
-            let was_guest = self.guests.extract_if(.., |guest| guest.connection == gone.connection).count() > 0;
-            // Who is sent away by a stop has not left: locks wait for them after the restart.
-            if !was_guest && !self.draining {
+            self.guests.retain(|guest| guest.connection != gone.connection);
+            self.forget_presence(&gone);
+            // Whoever is not the one online under the name cannot leave: that is somebody else. And who is sent away by
+            // a stop has not left: locks wait for them after the restart.
+            if self.holds_name(&gone) && !self.draining {
+                self.holders.remove(&gone.name);
                 self.leave(&gone.name, at);
             }
+        }
+    }
+
+    fn forget_presence(&self, gone: &Subscriber) {
+        if self.shared.presence.depart(&gone.name, gone.connection) {
+            self.shared.subscribers.wake_all();
         }
     }
 
@@ -143,9 +181,8 @@ impl SessionTask {
         for guest in std::mem::take(&mut self.guests) {
             if let Err(rejection) = self.join_as_member(&guest, at) {
                 tracing::warn!(session = %self.name, "{} cannot stay: {rejection}", guest.name);
-                self.shared.subscribers.remove(&guest);
-                guest.leave(Note::Closing(Closing::Replaced));
-                guest.wake();
+                self.send_away(&guest);
+                self.forget_presence(&guest);
             }
         }
         self.hand_to_journal();

@@ -4,7 +4,7 @@ use super::SessionTask;
 use crate::live::machine::SessionMachine;
 use crate::live::subscriber::{Note, Refusal, Subscriber};
 use crate::ops::clock;
-use crate::session::Timestamp;
+use crate::session::{Rejection, Timestamp};
 use crate::storage::{SaveJob, SaveOutcome, Saved};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -25,6 +25,9 @@ impl SessionTask {
         if let Some(why) = self.refuses_writes() {
             subscriber.leave(Note::Reject { op, why: Refusal::ReadOnly(why) });
             return subscriber.wake();
+        }
+        if !self.holds_name(subscriber) {
+            return self.refuse(subscriber, op, Rejection::NotJoined(subscriber.name.clone()));
         }
         let seq = self.state.seq();
         if self.plan.is_clean(seq) {
