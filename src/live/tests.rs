@@ -565,6 +565,30 @@ async fn a_session_that_is_not_served_is_not_made_anew() {
 }
 
 #[tokio::test]
+async fn however_many_sessions_are_asked_for_at_once_there_are_no_more_than_allowed() {
+    let disk = Arc::new(Disk::default());
+    let (_settings, receiver) = watch::channel(settings());
+    let directory = Arc::new(Directory::new(disk, receiver));
+    let opening: Vec<_> = (0..30)
+        .map(|n| {
+            let (directory, name) = (Arc::clone(&directory), SessionName::new(format!("s{}", n % 15)).unwrap());
+            tokio::spawn(async move { directory.open(&name, Some(3)).await.map(drop) })
+        })
+        .collect();
+    let mut refused = 0;
+    for opened in opening {
+        match opened.await.unwrap() {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error, OpenRefused::TooMany(3));
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((directory.all().len(), refused), (3, 24));
+}
+
+#[tokio::test]
 async fn what_waits_for_the_disk_and_what_was_refused_can_be_read_off() {
     let stage = stage_with(Session::default());
     let (_, alice) = stage.join("alice").await;
