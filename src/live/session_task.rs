@@ -294,6 +294,7 @@ impl SessionTask {
         }
         let (answer, outcome) = oneshot::channel();
         self.plan.requested("shutdown".to_owned(), seq);
+        self.plan.hurry();
         self.saves_awaited.push(SaveAwaited { seq, whom: Whom::Request(answer) });
         tokio::spawn(async move { reply.send(outcome.await.ok()) });
     }

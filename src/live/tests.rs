@@ -393,6 +393,30 @@ async fn a_save_that_cannot_be_made_is_refused_at_once() {
     assert!(stage.disk.take_save().is_none(), "whoever was refused has no save coming");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_member_may_save_a_viewer_may_not_and_nobody_again_and_again() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    let (_, viewer) = stage.join_as(Subscriber::new(MemberName::new("v").unwrap(), Role::Viewer, ClientId(9))).await;
+    let save = |op| vec![Edit { op, work: Work::Save }];
+    viewer.edit(save(1)).await.unwrap();
+    settle().await;
+    assert_eq!(rejections(&viewer), [(1, "forbidden")]);
+    assert!(stage.disk.take_save().is_none());
+    alice.edit(save(1)).await.unwrap();
+    settle().await;
+    let job = stage.disk.take_save().expect("a member's");
+    let done = saved(&job);
+    (job.done)(Ok(done));
+    stage.say(&alice, 2, "something new").await;
+    alice.edit(save(3)).await.unwrap();
+    settle().await;
+    assert!(stage.disk.take_save().is_none(), "it waits");
+    tokio::time::advance(Duration::from_millis(1_001)).await;
+    settle().await;
+    assert_eq!(stage.disk.take_save().expect("it comes").reasons, ["request:alice"]);
+}
+
 #[tokio::test]
 async fn however_much_waits_for_a_disk_in_trouble_nobody_waits_with_it() {
     let stage = stage_with(Session::default());

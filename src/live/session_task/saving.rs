@@ -4,7 +4,7 @@ use super::SessionTask;
 use crate::live::machine::SessionMachine;
 use crate::live::subscriber::{Note, Refusal, Subscriber};
 use crate::ops::clock;
-use crate::session::{Rejection, Timestamp};
+use crate::session::{Rejection, Role, Timestamp};
 use crate::storage::{SaveJob, SaveOutcome, Saved};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -28,6 +28,9 @@ impl SessionTask {
         }
         if !self.holds_name(subscriber) {
             return self.refuse(subscriber, op, Rejection::NotJoined(subscriber.name.clone()));
+        }
+        if subscriber.role == Role::Viewer {
+            return self.refuse(subscriber, op, Rejection::Forbidden { role: subscriber.role.as_str() });
         }
         let seq = self.state.seq();
         if self.plan.is_clean(seq) {
