@@ -3,7 +3,7 @@
 use super::error::{Origin, Warning};
 use super::{Loaded, value};
 use crate::ops::random;
-use crate::ops::secret::Secret;
+use crate::ops::secret::{Secret, check_file};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::fs::{self, OpenOptions};
@@ -127,7 +127,7 @@ impl Access {
 /// The password in the file, if there is one.
 fn kept(folder: &Path, name: &str) -> Result<Option<Password>, AccessError> {
     let path = folder.join(name);
-    let text = match fs::read_to_string(&path) {
+    let text = match check_file(&path).and_then(|()| fs::read_to_string(&path)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(AccessError::File { path, source }),
@@ -284,6 +284,19 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         house.access();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_secret_is_an_error_and_not_waited_for() {
+        let house = House::new(&[]);
+        let pipe = house.file("admin_token");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        let error = Access::resolve(&house.sources.load().unwrap()).unwrap_err().to_string();
+        assert!(error.ends_with("admin_token: it is not a regular file"), "{error}");
+        let mut sources = Sources { directory: house.folder.path().into(), ..Sources::default() };
+        sources.environment.insert("SERVER_PASSWORD_FILE".into(), pipe.into());
+        let errors = sources.load().map(drop).unwrap_err().to_string();
+        assert!(errors.contains("it is not a regular file"), "{errors}");
     }
 
     #[test]

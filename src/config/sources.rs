@@ -3,7 +3,7 @@
 use super::error::{ConfigError, ConfigErrors, Origin, Warning};
 use super::nearest::nearest;
 use super::{KEYS, Key, Settings, env_file, find_key, toml_file};
-use crate::ops::secret::Secret;
+use crate::ops::secret::{Secret, check_file};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read as _};
@@ -376,6 +376,7 @@ fn read_small(path: &Path) -> io::Result<String> {
 
 /// A secret's file: its first line end, if it is the last thing in the file, is not part of the secret.
 fn read_secret(path: &Path) -> io::Result<String> {
+    check_file(path)?;
     let text = read_small(path)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())

@@ -5,7 +5,7 @@ use crate::session::{Session, SessionName};
 use crate::storage::Store;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 /// Why there is no such session to join.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,18 +28,26 @@ pub enum OpenRefused {
 pub struct Directory {
     store: Arc<dyn Store>,
     settings: watch::Receiver<LiveSettings>,
-    sessions: Mutex<BTreeMap<SessionName, SessionHandle>>,
+    sessions: Arc<Mutex<Sessions>>,
     refused: Mutex<BTreeMap<SessionName, String>>,
+    /// Held while a session is made: one at a time, so that what is counted is all there is.
+    making: Arc<tokio::sync::Mutex<()>>,
+}
+
+type Sessions = BTreeMap<SessionName, SessionHandle>;
+
+fn locked(sessions: &Mutex<Sessions>) -> MutexGuard<'_, Sessions> {
+    sessions.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Directory {
     /// An empty directory over a store.
     pub fn new(store: Arc<dyn Store>, settings: watch::Receiver<LiveSettings>) -> Self {
-        Self { store, settings, sessions: Mutex::default(), refused: Mutex::default() }
+        Self { store, settings, sessions: Arc::default(), refused: Mutex::default(), making: Arc::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionName, SessionHandle>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        locked(&self.sessions)
     }
 
     /// Starts a session that was recovered.
@@ -87,25 +95,31 @@ impl Directory {
             return Err(OpenRefused::NotServed(why));
         }
         let most = create_up_to.ok_or(OpenRefused::NoSuchSession)?;
+        let making = Arc::clone(&self.making).lock_owned().await;
+        // Somebody else may have made it meanwhile, or others.
+        if let Some(handle) = self.get(name) {
+            return Ok(handle);
+        }
         if self.lock().len() >= most {
             return Err(OpenRefused::TooMany(most));
         }
-        self.make_place(name).await?;
-        let mut sessions = self.lock();
-        if let Some(handle) = sessions.get(name) {
-            return Ok(handle.clone());
-        }
-        let state = Session::default();
-        let origin = SessionOrigin { name: name.clone(), state, recent: Vec::new(), saved: 0, sealed: None };
-        let handle = SessionHandle::start(origin, Arc::clone(&self.store), self.settings.clone());
-        sessions.insert(name.clone(), handle.clone());
-        Ok(handle)
+        self.make(name.clone(), making).await
     }
 
-    async fn make_place(&self, name: &SessionName) -> Result<(), OpenRefused> {
-        let (store, name) = (Arc::clone(&self.store), name.clone());
-        let made = tokio::task::spawn_blocking(move || store.create_session(&name)).await;
-        made.unwrap_or_else(|error| Err(error.to_string())).map_err(OpenRefused::Failed)
+    /// Makes the session and starts it, also if whoever asked goes meanwhile: what is on disk is counted.
+    async fn make(&self, name: SessionName, making: OwnedMutexGuard<()>) -> Result<SessionHandle, OpenRefused> {
+        let (store, settings) = (Arc::clone(&self.store), self.settings.clone());
+        let sessions = Arc::clone(&self.sessions);
+        let made = tokio::task::spawn_blocking(move || {
+            let _making = making;
+            store.create_session(&name)?;
+            let state = Session::default();
+            let origin = SessionOrigin { name: name.clone(), state, recent: Vec::new(), saved: 0, sealed: None };
+            let handle = SessionHandle::start(origin, store, settings);
+            locked(&sessions).insert(name, handle.clone());
+            Ok(handle)
+        });
+        made.await.unwrap_or_else(|error| Err(error.to_string())).map_err(OpenRefused::Failed)
     }
 
     /// All of them, in order of their names.

@@ -235,10 +235,11 @@ impl Membership {
         self.session.send(Request::Edits { subscriber: Arc::clone(&self.subscriber), edits }).await
     }
 
-    /// Tells everybody what the member is doing.
+    /// Tells everybody what the member is doing; nobody, if the name is somebody else's by now.
     pub fn signal(&self, data: bytes::Bytes) {
-        self.session.shared.presence.set(&self.subscriber.name, Some(data));
-        self.session.shared.subscribers.wake_all();
+        if self.session.shared.presence.signal(&self.subscriber.name, self.subscriber.connection, data) {
+            self.session.shared.subscribers.wake_all();
+        }
     }
 
     /// What the session shares.

@@ -4,7 +4,7 @@ use super::tail::{WIRE_FORMATS, WireFormat};
 use crate::session::MemberName;
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What one member is doing: JSON text, or nothing any more.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Signal {
     }
 }
 
-/// The newest signal of every member online.
+/// The newest signal of every member who is here, each from the one connection that speaks for them.
 #[derive(Debug, Default)]
 pub struct PresenceBoard {
     inner: Mutex<Board>,
@@ -32,48 +32,77 @@ pub struct PresenceBoard {
 #[derive(Debug, Default)]
 struct Board {
     version: u64,
+    /// The connection that speaks for each name: nobody else is heard under it.
+    speakers: BTreeMap<MemberName, u64>,
     newest: BTreeMap<MemberName, u64>,
     by_version: BTreeMap<u64, Arc<Signal>>,
 }
 
 impl PresenceBoard {
-    /// Replaces what the member is doing.
-    pub fn set(&self, name: &MemberName, data: Option<Bytes>) {
-        let mut board = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let Board { version, newest, by_version } = &mut *board;
-        let before = newest.remove(name);
-        if before.is_none() && data.is_none() {
-            return;
-        }
-        if let Some(before) = before {
-            by_version.remove(&before);
-        }
-        *version += 1;
-        newest.insert(name.clone(), *version);
-        by_version.insert(*version, Arc::new(Signal { name: name.clone(), data, frames: Default::default() }));
-        Self::forget_departed(newest, by_version);
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Departures are kept only for readers that are a little behind.
-    fn forget_departed(newest: &mut BTreeMap<MemberName, u64>, by_version: &mut BTreeMap<u64, Arc<Signal>>) {
-        while by_version.len() > 2_048 {
-            let Some(oldest) = by_version.iter().find(|(_, signal)| signal.data.is_none()).map(|(v, _)| *v) else {
-                return;
-            };
-            if let Some(signal) = by_version.remove(&oldest) {
-                newest.remove(&signal.name);
-            }
+    /// From now on this connection speaks for the member.
+    pub(super) fn admit(&self, name: &MemberName, connection: u64) {
+        self.lock().speakers.insert(name.clone(), connection);
+    }
+
+    /// Replaces what the member is doing, if this connection speaks for them; says whether it does.
+    pub(super) fn signal(&self, name: &MemberName, connection: u64, data: Bytes) -> bool {
+        let mut board = self.lock();
+        let speaks = board.speakers.get(name) == Some(&connection);
+        if speaks {
+            board.set(name, Some(data));
         }
+        speaks
+    }
+
+    /// The connection has gone; if it spoke for the member, so is what they were doing. Says whether anything changed.
+    pub(super) fn depart(&self, name: &MemberName, connection: u64) -> bool {
+        let mut board = self.lock();
+        let speaks = board.speakers.get(name) == Some(&connection);
+        if speaks {
+            board.speakers.remove(name);
+            board.set(name, None);
+        }
+        speaks
     }
 
     /// What has changed since `version`, and the version that this is. 0 = everything there is.
     pub fn since(&self, version: u64) -> (u64, Vec<Arc<Signal>>) {
-        let board = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let board = self.lock();
         if version >= board.version {
             return (version, Vec::new());
         }
         let newer = board.by_version.range(version + 1..).map(|(_, signal)| Arc::clone(signal));
         (board.version, newer.filter(|signal| version > 0 || signal.data.is_some()).collect())
+    }
+}
+
+impl Board {
+    fn set(&mut self, name: &MemberName, data: Option<Bytes>) {
+        let before = self.newest.remove(name);
+        if before.is_none() && data.is_none() {
+            return;
+        }
+        if let Some(before) = before {
+            self.by_version.remove(&before);
+        }
+        self.version += 1;
+        self.newest.insert(name.clone(), self.version);
+        let signal = Signal { name: name.clone(), data, frames: Default::default() };
+        self.by_version.insert(self.version, Arc::new(signal));
+        self.forget_departed();
+    }
+
+    /// Departures are kept only for readers that are a little behind.
+    fn forget_departed(&mut self) {
+        while self.by_version.len() > 2_048 {
+            let oldest = self.by_version.iter().find(|(_, signal)| signal.data.is_none()).map(|(version, _)| *version);
+            let Some(signal) = oldest.and_then(|version| self.by_version.remove(&version)) else { return };
+            self.newest.remove(&signal.name);
+        }
     }
 }
 
@@ -90,14 +119,31 @@ mod tests {
     fn a_reader_that_is_behind_gets_only_the_newest_of_each_member() {
         let board = PresenceBoard::default();
         let (alice, bob) = (MemberName::new("alice").unwrap(), MemberName::new("bob").unwrap());
-        board.set(&alice, Some("1".into()));
-        board.set(&bob, Some("2".into()));
+        board.admit(&alice, 1);
+        board.admit(&bob, 2);
+        board.signal(&alice, 1, "1".into());
+        board.signal(&bob, 2, "2".into());
         let (version, _) = board.since(0);
-        board.set(&alice, Some("3".into()));
-        board.set(&alice, Some("4".into()));
+        board.signal(&alice, 1, "3".into());
+        board.signal(&alice, 1, "4".into());
         assert_eq!(told(&board, version), [("alice".to_owned(), Some("4".to_owned()))]);
-        board.set(&bob, None);
+        board.depart(&bob, 2);
         assert_eq!(told(&board, 0), [("alice".to_owned(), Some("4".to_owned()))], "newcomers hear of nobody who left");
         assert_eq!(told(&board, version).len(), 2, "those who were here hear that bob is gone");
+    }
+
+    #[test]
+    fn only_the_connection_that_speaks_for_a_name_is_heard_and_takes_it_away() {
+        let board = PresenceBoard::default();
+        let alice = MemberName::new("alice").unwrap();
+        board.admit(&alice, 1);
+        board.admit(&alice, 2);
+        assert!(!board.signal(&alice, 1, "1".into()), "it was replaced");
+        assert!(board.signal(&alice, 2, "2".into()));
+        assert!(!board.depart(&alice, 1));
+        assert_eq!(told(&board, 0), [("alice".to_owned(), Some("2".to_owned()))]);
+        assert!(board.depart(&alice, 2));
+        assert!(!board.signal(&alice, 2, "3".into()), "it has gone");
+        assert_eq!(told(&board, 0), []);
     }
 }

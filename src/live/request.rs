@@ -71,6 +71,9 @@ pub enum JoinError {
     /// The session's rules say no.
     #[error(transparent)]
     Rejected(#[from] crate::session::Rejection),
+    /// The same client has joined under the same name again before this join was answered.
+    #[error("this client has connected again elsewhere")]
+    Replaced,
     /// The session's task has ended: the daemon stops.
     #[error("the server is stopping: come back in a moment")]
     Stopping,

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// Between saves because somebody left, after the first.
 const DISCONNECT_SPACING: Duration = Duration::from_secs(5);
 
+/// Between saves because somebody asked, after the first.
+const REQUEST_SPACING: Duration = Duration::from_secs(1);
+
 /// Most reasons of either kind that wait for the next save; more merge without a line of their own.
 const REASONS_MAX: usize = 256;
 
@@ -15,6 +18,7 @@ pub(super) struct SavePlan {
     interval: Duration,
     next_auto: Instant,
     last_disconnect: Option<Instant>,
+    last_request: Option<Instant>,
     /// Why somebody asked for a save, and the newest event it should hold.
     reasons: BTreeMap<String, u64>,
     /// Who left, in order, and with which event.
@@ -29,6 +33,7 @@ impl SavePlan {
             interval,
             next_auto: now + interval,
             last_disconnect: None,
+            last_request: None,
             reasons: BTreeMap::new(),
             disconnects: Vec::new(),
             saved,
@@ -61,6 +66,11 @@ impl SavePlan {
         }
     }
 
+    /// The next save waits for nothing but the one under way.
+    pub(super) fn hurry(&mut self) {
+        (self.last_disconnect, self.last_request) = (None, None);
+    }
+
     /// Whoever asked for a save has been told that there will be none.
     pub(super) fn refused(&mut self) {
         self.reasons.clear();
@@ -78,7 +88,11 @@ impl SavePlan {
         if head == self.saved {
             return Vec::new();
         }
-        let mut reasons: Vec<String> = std::mem::take(&mut self.reasons).into_keys().collect();
+        let mut reasons = Vec::new();
+        if self.last_request.is_none_or(|last| now >= last + REQUEST_SPACING) && !self.reasons.is_empty() {
+            self.last_request = Some(now);
+            reasons.extend(std::mem::take(&mut self.reasons).into_keys());
+        }
         if self.last_disconnect.is_none_or(|last| now >= last + DISCONNECT_SPACING) && !self.disconnects.is_empty() {
             self.last_disconnect = Some(now);
             reasons.extend(self.disconnects.drain(..).map(|(reason, _)| reason));
@@ -91,11 +105,10 @@ impl SavePlan {
 
     /// Whether asking again later could give a reason, and when.
     pub(super) fn wake_at(&self) -> Instant {
-        let disconnect = self.last_disconnect.map(|last| last + DISCONNECT_SPACING);
-        match disconnect {
-            Some(at) if !self.disconnects.is_empty() => at.min(self.next_auto),
-            _ => self.next_auto,
-        }
+        let disconnect = self.last_disconnect.filter(|_| !self.disconnects.is_empty());
+        let request = self.last_request.filter(|_| !self.reasons.is_empty());
+        let spaced = [disconnect.map(|last| last + DISCONNECT_SPACING), request.map(|last| last + REQUEST_SPACING)];
+        spaced.into_iter().flatten().fold(self.next_auto, Instant::min)
     }
 
     /// A save has been handed over.
@@ -165,7 +178,7 @@ mod tests {
         plan.requested("request:bob".to_owned(), 6);
         assert!(plan.due(6, now).is_empty());
         plan.ended(Some(5));
-        assert_eq!(plan.due(6, now), ["request:bob", "user_disconnect:alice"]);
+        assert_eq!(plan.due(6, now + REQUEST_SPACING), ["request:bob", "user_disconnect:alice"]);
         plan.ended(Some(6));
         assert!(plan.is_clean(6));
     }
@@ -181,9 +194,27 @@ mod tests {
         plan.requested("request:carol".to_owned(), 6);
         plan.left("dave", 6);
         plan.ended(Some(5));
-        assert_eq!(plan.due(6, now), ["request:carol", "user_disconnect:dave"]);
+        let later = now + REQUEST_SPACING;
+        assert_eq!(plan.due(6, later), ["request:carol", "user_disconnect:dave"]);
         plan.ended(Some(6));
-        assert!(plan.due(7, now).is_empty());
+        assert!(plan.due(7, later).is_empty());
+    }
+
+    #[test]
+    fn saves_that_are_asked_for_again_and_again_come_once_a_second_and_are_shared() {
+        let (mut plan, now) = plan();
+        plan.requested("request:alice".to_owned(), 1);
+        assert_eq!(plan.due(1, now), ["request:alice"]);
+        plan.ended(Some(1));
+        plan.requested("request:alice".to_owned(), 2);
+        plan.requested("request:bob".to_owned(), 3);
+        assert!(plan.due(3, now + Duration::from_millis(999)).is_empty());
+        assert_eq!(plan.wake_at(), now + REQUEST_SPACING);
+        assert_eq!(plan.due(3, plan.wake_at()), ["request:alice", "request:bob"]);
+        plan.ended(Some(3));
+        plan.requested("shutdown".to_owned(), 4);
+        plan.hurry();
+        assert_eq!(plan.due(4, now + REQUEST_SPACING), ["shutdown"], "a stop does not wait");
     }
 
     #[test]

@@ -26,11 +26,6 @@ impl Subscribers {
         self.lock().retain(|other| other.connection != subscriber.connection);
     }
 
-    /// Takes out the other connections of the same client under the same name.
-    pub(super) fn remove_earlier(&self, newest: &Subscriber) -> Vec<Arc<Subscriber>> {
-        self.lock().extract_if(.., |other| newest.replaces(other)).collect()
-    }
-
     /// Takes out those whose connection has ended.
     pub(super) fn remove_gone(&self) -> Vec<Arc<Subscriber>> {
         self.lock().extract_if(.., |subscriber| subscriber.is_gone()).collect()

@@ -111,7 +111,11 @@ async fn settle() {
 impl Stage {
     /// Joins with the disk working.
     async fn join(&self, name: &str) -> (Joined, Membership) {
-        let joining = self.session.join(subscriber(name), None);
+        self.join_as(subscriber(name)).await
+    }
+
+    async fn join_as(&self, subscriber: Arc<Subscriber>) -> (Joined, Membership) {
+        let joining = self.session.join(subscriber, None);
         tokio::pin!(joining);
         loop {
             tokio::select! {
@@ -146,6 +150,31 @@ impl Stage {
 fn acks(who: &Membership) -> Vec<(u64, u64)> {
     let ack = |note| if let Note::Ack { op, seq } = note { Some((op, seq)) } else { None };
     who.subscriber().take_notes().into_iter().filter_map(ack).collect()
+}
+
+fn rejections(who: &Membership) -> Vec<(u64, &'static str)> {
+    let reject = |note| match note {
+        Note::Reject { op, why: Refusal::Rejected(why) } => Some((op, why.code())),
+        _ => None,
+    };
+    who.subscriber().take_notes().into_iter().filter_map(reject).collect()
+}
+
+fn is_closed(who: &Membership, why: Closing) -> bool {
+    who.subscriber().take_notes().iter().any(|note| matches!(note, Note::Closing(closing) if *closing == why))
+}
+
+fn presence(stage: &Stage) -> Vec<(String, String)> {
+    let (_, signals) = stage.session.shared().presence.since(0);
+    let text = |signal: &Signal| String::from_utf8(signal.data.clone().unwrap().to_vec()).unwrap();
+    let mut told: Vec<_> = signals.iter().map(|signal| (signal.name.to_string(), text(signal))).collect();
+    told.sort();
+    told
+}
+
+/// Somebody of that name with a client of their own.
+fn stranger(name: &str) -> Arc<Subscriber> {
+    Subscriber::new(MemberName::new(name).unwrap(), Role::Member, ClientId(1))
 }
 
 #[tokio::test]
@@ -364,6 +393,30 @@ async fn a_save_that_cannot_be_made_is_refused_at_once() {
     assert!(stage.disk.take_save().is_none(), "whoever was refused has no save coming");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_member_may_save_a_viewer_may_not_and_nobody_again_and_again() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    let (_, viewer) = stage.join_as(Subscriber::new(MemberName::new("v").unwrap(), Role::Viewer, ClientId(9))).await;
+    let save = |op| vec![Edit { op, work: Work::Save }];
+    viewer.edit(save(1)).await.unwrap();
+    settle().await;
+    assert_eq!(rejections(&viewer), [(1, "forbidden")]);
+    assert!(stage.disk.take_save().is_none());
+    alice.edit(save(1)).await.unwrap();
+    settle().await;
+    let job = stage.disk.take_save().expect("a member's");
+    let done = saved(&job);
+    (job.done)(Ok(done));
+    stage.say(&alice, 2, "something new").await;
+    alice.edit(save(3)).await.unwrap();
+    settle().await;
+    assert!(stage.disk.take_save().is_none(), "it waits");
+    tokio::time::advance(Duration::from_millis(1_001)).await;
+    settle().await;
+    assert_eq!(stage.disk.take_save().expect("it comes").reasons, ["request:alice"]);
+}
+
 #[tokio::test]
 async fn however_much_waits_for_a_disk_in_trouble_nobody_waits_with_it() {
     let stage = stage_with(Session::default());
@@ -391,14 +444,88 @@ async fn a_guest_who_goes_does_not_log_out_a_member_of_the_same_name() {
     let (_, _alice) = stage.join("alice").await;
     stage.disk.trouble(Some("disk full"));
     settle().await;
-    let other_alice = Subscriber::new(MemberName::new("alice").unwrap(), Role::Member, ClientId(1));
-    let (_, guest) = stage.session.join(other_alice, None).await.unwrap();
+    let refused = stage.session.join(stranger("alice"), None).await.map(drop);
+    assert!(matches!(refused, Err(JoinError::Rejected(rejection)) if rejection.code() == "name_taken"));
+    let (_, guest) = stage.session.join(stranger("bob"), None).await.unwrap();
     drop(guest);
     settle().await;
     stage.disk.trouble(None);
     stage.sync().await;
     assert_eq!(stage.session.state().await.unwrap().online().count(), 1);
     assert_eq!(stage.session.shared().subscribers.count(), 1);
+}
+
+#[tokio::test]
+async fn while_nothing_can_be_written_nobody_shows_presence_under_a_name_that_is_somebody_elses() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    alice.signal("1".into());
+    stage.disk.trouble(Some("disk full"));
+    settle().await;
+    assert!(stage.session.join(stranger("alice"), None).await.is_err(), "of a member");
+    let (_, bob) = stage.session.join(subscriber("bob"), None).await.unwrap();
+    bob.signal("2".into());
+    assert!(stage.session.join(stranger("bob"), None).await.is_err(), "of another guest");
+    let (_, alice_again) = stage.session.join(subscriber("alice"), None).await.unwrap();
+    assert!(is_closed(&alice, Closing::Replaced), "her own client goes on");
+    alice.signal("not any more".into());
+    drop(alice);
+    settle().await;
+    assert_eq!(presence(&stage), [("alice", "1"), ("bob", "2")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+    drop((alice_again, bob));
+    settle().await;
+    assert_eq!(presence(&stage), [], "whoever has gone does nothing, whether or not that can be written");
+    stage.disk.trouble(None);
+    stage.sync().await;
+    assert_eq!(stage.session.state().await.unwrap().online().count(), 0);
+}
+
+/// Two connections of bob's client that join before the first of them is durable.
+async fn twice_bob(stage: &Stage) -> (Result<Membership, JoinError>, Membership) {
+    let mut joining = [subscriber("bob"), subscriber("bob")].map(|bob| {
+        let session = stage.session.clone();
+        tokio::spawn(async move { session.join(bob, None).await.map(|(_, membership)| membership) })
+    });
+    settle().await;
+    stage.sync().await;
+    let [first, second] = &mut joining;
+    (first.await.unwrap(), second.await.unwrap().unwrap())
+}
+
+#[tokio::test]
+async fn of_two_joins_of_one_client_in_the_same_moment_the_later_one_stays() {
+    let stage = stage_with(Session::default());
+    let (first, second) = twice_bob(&stage).await;
+    assert_eq!(first.map(drop), Err(JoinError::Replaced));
+    settle().await;
+    stage.say(&second, 1, "I am here").await;
+    stage.sync().await;
+    assert_eq!(acks(&second).len(), 1);
+    assert_eq!(stage.session.state().await.unwrap().online().count(), 1);
+    second.signal("1".into());
+    drop(second);
+    settle().await;
+    stage.sync().await;
+    assert_eq!(stage.session.state().await.unwrap().online().count(), 0);
+    assert_eq!(presence(&stage), []);
+}
+
+#[tokio::test]
+async fn whoever_was_replaced_can_neither_edit_nor_be_seen_nor_throw_the_new_one_out() {
+    let stage = stage_with(Session::default());
+    let (_, ghost) = stage.join("bob").await;
+    let (_, bob) = stage.join("bob").await;
+    assert!(is_closed(&ghost, Closing::Replaced));
+    stage.say(&ghost, 1, "I am bob").await;
+    ghost.signal("1".into());
+    stage.sync().await;
+    assert_eq!(rejections(&ghost), [(1, "not_joined")]);
+    assert_eq!(presence(&stage), []);
+    drop(ghost);
+    settle().await;
+    stage.say(&bob, 2, "still here").await;
+    stage.sync().await;
+    assert_eq!(acks(&bob).len(), 1);
 }
 
 #[tokio::test]
@@ -459,6 +586,30 @@ async fn a_session_that_is_not_served_is_not_made_anew() {
     }
     assert_eq!(directory.refusals(), ["its snapshot is damaged"]);
     assert!(directory.open(&SessionName::new("another").unwrap(), Some(100)).await.is_ok());
+}
+
+#[tokio::test]
+async fn however_many_sessions_are_asked_for_at_once_there_are_no_more_than_allowed() {
+    let disk = Arc::new(Disk::default());
+    let (_settings, receiver) = watch::channel(settings());
+    let directory = Arc::new(Directory::new(disk, receiver));
+    let opening: Vec<_> = (0..30)
+        .map(|n| {
+            let (directory, name) = (Arc::clone(&directory), SessionName::new(format!("s{}", n % 15)).unwrap());
+            tokio::spawn(async move { directory.open(&name, Some(3)).await.map(drop) })
+        })
+        .collect();
+    let mut refused = 0;
+    for opened in opening {
+        match opened.await.unwrap() {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error, OpenRefused::TooMany(3));
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((directory.all().len(), refused), (3, 24));
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Secrets that cannot be shown by accident, and comparing them without telling how near a guess was.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 /// A password or token. Its `Debug` and `Display` are redacted; [`Secret::reveal`] is the only way to its text.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,6 +60,14 @@ impl fmt::Debug for SecretCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretCheck(…)")
     }
+}
+
+/// Refuses what is no regular file: opening a pipe to read a secret from would wait for a writer, perhaps for ever.
+pub fn check_file(path: &Path) -> io::Result<()> {
+    if path.metadata()?.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
 }
 
 #[cfg(test)]

@@ -17,7 +17,12 @@ struct Secrets {
     server: Option<SecretCheck>,
     admin: Option<SecretCheck>,
     token: SecretCheck,
+    /// The token has less than 128 bits: the operator has put one of their own into the file.
+    short_token: bool,
 }
+
+/// Letters of a base64 text of 128 bits.
+const TOKEN_LETTERS: usize = 22;
 
 /// Decides who comes in, for all doors and for REST.
 pub(super) struct Gatekeeper {
@@ -55,20 +60,39 @@ impl Gatekeeper {
         }
     }
 
+    fn can_be_guessed(&self, credentials: Credentials<'_>) -> bool {
+        match credentials {
+            Credentials::None => false,
+            Credentials::Password(_) => true,
+            Credentials::Token(_) => self.secrets.read().unwrap_or_else(PoisonError::into_inner).short_token,
+        }
+    }
+
+    /// Judges what is shown, unless it could be guessed and the peer has guessed too often. Whoever shares the address
+    /// of somebody who guesses, as behind a proxy, still comes in with the token.
     fn guarded(&self, peer: IpAddr, credentials: Credentials<'_>) -> Result<Role, Denied> {
         let now = clock::instant();
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.allow(peer, now).map_err(Denied::TooManyAttempts)?;
-        let Some(role) = self.judge(credentials) else {
-            attempts.failed(peer, now);
-            self.metrics.auth_failures.inc();
-            tracing::warn!("Denied: wrong password or token from {peer}");
-            return Err(Denied::Wrong);
-        };
-        if !matches!(credentials, Credentials::None) {
-            attempts.succeeded(peer, now);
+        let allowed = attempts.allow(peer, now).map_err(Denied::TooManyAttempts);
+        if self.can_be_guessed(credentials) {
+            allowed?;
         }
-        Ok(role)
+        match (self.judge(credentials), credentials) {
+            (Some(role), Credentials::None) => Ok(role),
+            (Some(role), Credentials::Password(_) | Credentials::Token(_)) => {
+                attempts.succeeded(peer, now);
+                Ok(role)
+            }
+            (None, Credentials::None) => Err(Denied::Wrong),
+            (None, Credentials::Password(_) | Credentials::Token(_)) => {
+                // A flood of wrong tokens fills no log.
+                allowed?;
+                attempts.failed(peer, now);
+                self.metrics.auth_failures.inc();
+                tracing::warn!("Denied: wrong password or token from {peer}");
+                Err(Denied::Wrong)
+            }
+        }
     }
 }
 
@@ -80,6 +104,7 @@ fn secrets(access: &Access) -> Secrets {
         server: access.server.as_ref().map(|password| SecretCheck::new(&password.secret, key)),
         admin: access.admin.as_ref().map(|password| SecretCheck::new(&password.secret, key)),
         token: SecretCheck::new(&access.admin_token, key),
+        short_token: access.admin_token.reveal().len() < TOKEN_LETTERS,
     }
 }
 
@@ -97,5 +122,46 @@ impl Admins for Gatekeeper {
     fn is_admin(&self, peer: Option<IpAddr>, token: &str) -> bool {
         let Some(peer) = peer else { return false };
         matches!(self.guarded(peer, Credentials::Token(token)), Ok(Role::Admin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Password, PasswordSource};
+    use crate::ops::secret::Secret;
+
+    const TOKEN: &str = "ht_admin_0123456789abcdef0123456789abcdef0123456789a";
+
+    fn gatekeeper() -> Gatekeeper {
+        let server = Password { secret: Secret::new("pw"), source: PasswordSource::File("server_password".into()) };
+        let admin_token = Secret::new(TOKEN);
+        let access = Access { server: Some(server), admin: None, admin_token, warnings: Vec::new() };
+        Gatekeeper::new(&access, Metrics::default())
+    }
+
+    fn peer() -> IpAddr {
+        "192.0.2.1".parse().unwrap()
+    }
+
+    #[test]
+    fn whoever_shows_nothing_has_not_guessed() {
+        let gatekeeper = gatekeeper();
+        for _ in 0..20 {
+            assert_eq!(gatekeeper.admit(peer(), Credentials::None), Err(Denied::Wrong));
+        }
+        assert_eq!(gatekeeper.admit(peer(), Credentials::Password("pw")), Ok(Role::Member));
+    }
+
+    #[test]
+    fn wrong_passwords_lock_out_passwords_but_not_the_token() {
+        let gatekeeper = gatekeeper();
+        for _ in 0..5 {
+            assert_eq!(gatekeeper.admit(peer(), Credentials::Password("guess")), Err(Denied::Wrong));
+        }
+        assert!(matches!(gatekeeper.admit(peer(), Credentials::Password("pw")), Err(Denied::TooManyAttempts(_))));
+        assert!(matches!(gatekeeper.admit(peer(), Credentials::Token("guess")), Err(Denied::TooManyAttempts(_))));
+        assert_eq!(gatekeeper.admit(peer(), Credentials::Token(TOKEN)), Ok(Role::Admin));
+        assert!(gatekeeper.is_admin(Some(peer()), TOKEN));
     }
 }

@@ -248,6 +248,7 @@ impl NativeDoor {
         let (joined, membership) = handle.join(subscriber, token).await.map_err(|error| {
             let (reason, code) = match &error {
                 JoinError::Rejected(rejection) => (CloseReason::NotWelcome, rejection.code()),
+                JoinError::Replaced => (CloseReason::Replaced, "replaced"),
                 JoinError::Stopping => (CloseReason::Stopping, "stopping"),
             };
             refused(reason, code, error.to_string())
