@@ -110,6 +110,15 @@ fn commands_find_the_daemon_that_runs_whatever_the_settings_have_become() {
 }
 
 #[test]
+fn the_log_says_the_whole_command_that_shows_the_password() {
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &["--bind", "0.0.0.0", "--data-dir", "elsewhere"]);
+    let line = daemon.says("hotset password show");
+    let (_, folder) = line.split_once("hotset password show --data-dir ").unwrap();
+    assert_eq!(folder.trim(), place.path().canonicalize().unwrap().join("elsewhere").display().to_string());
+}
+
+#[test]
 fn an_address_of_another_machine_is_called_so() {
     let ended = Ended::from(Place::new().hotset(&["serve", "--bind", "192.0.2.1"]).output().unwrap());
     assert_eq!(ended.code, 69, "{ended:?}");
