@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Events after which the older state is replaced: replaying as many takes well under a millisecond.
 const EVENTS_MAX: usize = 256;
 
+/// Work of events, in bytes read, after which it is replaced.
+const WORK_MAX: u64 = 4 << 20;
+
 /// Memory of events after which it is replaced.
 const COST_MAX: usize = 4 << 20;
 
@@ -21,6 +24,8 @@ pub(super) struct DurableView {
     /// All events after it, durable or not.
     since: VecDeque<Arc<Event>>,
     cost: usize,
+    /// What it took to apply those that came after `next` was kept, or all of them; large patches are small events.
+    work: u64,
     /// Takes the place of `state` when everything in it is durable.
     next: Option<Session>,
 }
@@ -28,13 +33,18 @@ pub(super) struct DurableView {
 impl DurableView {
     /// Begins with a state of which everything is durable.
     pub(super) fn new(state: Session) -> Self {
-        Self { state, since: VecDeque::new(), cost: 0, next: None }
+        Self { state, since: VecDeque::new(), cost: 0, work: 0, next: None }
     }
 
     /// An event was accepted.
     pub(super) fn event(&mut self, event: Arc<Event>) {
         self.cost += tail::cost(&event);
         self.since.push_back(event);
+    }
+
+    /// The newest event took so much work, in bytes read.
+    pub(super) fn worked(&mut self, work: u64) {
+        self.work = self.work.saturating_add(work);
     }
 
     /// A turn has ended with this state, and everything up to `durable` is on disk.
@@ -48,7 +58,9 @@ impl DurableView {
                 self.pop();
             }
         }
-        if self.next.is_none() && (self.since.len() >= EVENTS_MAX || self.cost >= COST_MAX) {
+        let much = self.since.len() >= EVENTS_MAX || self.cost >= COST_MAX || self.work >= WORK_MAX;
+        if self.next.is_none() && much {
+            self.work = 0;
             self.next = Some(current.clone());
         }
     }

@@ -1,5 +1,6 @@
 //! One task per session: commands in, events out; the directory of sessions and the connections that follow them.
 
+mod backlog;
 mod directory;
 mod durable_view;
 mod ear;

@@ -5,6 +5,7 @@ mod membership;
 mod saving;
 
 use self::saving::{SaveAwaited, Whom};
+use super::backlog::{Backlog, Budget};
 use super::durable_view::DurableView;
 use super::ear::Ear;
 use super::handle::Counts;
@@ -42,6 +43,10 @@ pub(super) struct SessionTask {
     durable: DurableView,
     /// Records decided in this turn, on their way to the journal.
     records: Vec<Record>,
+    /// Edits that the last turn had no time for.
+    backlog: Backlog,
+    /// Some may have gone of whom edits still wait.
+    departing: bool,
     plan: SavePlan,
     saves_awaited: Vec<SaveAwaited>,
     /// Members online in the state of whom no connection is known (after a restart), and until when they may return.
@@ -90,6 +95,8 @@ impl SessionTask {
             pending: Pending::default(),
             durable: DurableView::new(durable),
             records: Vec::new(),
+            backlog: Backlog::default(),
+            departing: false,
             plan: SavePlan::new(interval, origin.saved, now),
             saves_awaited: Vec::new(),
             awaited,
@@ -109,14 +116,15 @@ impl SessionTask {
             if timer.deadline() != wake_at {
                 timer.as_mut().reset(wake_at);
             }
-            // While nothing can be written, edits are refused and hence take no memory: nobody has to wait.
-            let may_take = self.pending.cost() < PENDING_BYTES_MAX || self.ear.current_trouble().is_some();
+            let may_decide = self.may_decide();
             tokio::select! {
                 biased;
                 () = self.ear.listen() => {}
-                taken = inbox.recv_many(&mut batch, BATCH), if may_take => if taken == 0 { break },
+                taken = inbox.recv_many(&mut batch, BATCH), if may_decide && !self.backlog.is_full() => if taken == 0 { break },
                 () = &mut timer => {}
                 changed = self.settings.changed() => if changed.is_err() { break },
+                // After everybody else's tasks had their turn.
+                () = tokio::task::yield_now(), if may_decide && !self.backlog.is_empty() => {}
             }
             let joins = batch.iter().any(|request| matches!(request, Request::Join { .. }));
             let watch = self.shared.meter.begin(joins);
@@ -125,14 +133,26 @@ impl SessionTask {
         }
     }
 
-    /// One turn: everything that was asked and heard, without waiting for anything.
+    /// While nothing can be written, edits are refused and hence take no memory: nobody has to wait.
+    fn may_decide(&self) -> bool {
+        self.pending.cost() < PENDING_BYTES_MAX || self.ear.current_trouble().is_some()
+    }
+
+    /// One turn: everything that was heard and, as far as there is time, asked, without waiting for anything.
     fn turn(&mut self, batch: &mut Vec<Request>) {
         self.hear_trouble();
         let at = Timestamp(clock::now_ms());
+        let mut budget = Budget::default();
         for request in batch.drain(..) {
-            self.take(request, at);
+            self.take(request, &mut budget, at);
         }
-        if self.ear.take_departures() {
+        while !budget.is_spent()
+            && self.may_decide()
+            && let Some((subscriber, edit)) = self.backlog.next()
+        {
+            self.edit(&subscriber, edit, &mut budget, at);
+        }
+        if self.ear.take_departures() || self.departing {
             self.notice_departures(at);
         }
         self.release_the_missing(at);
@@ -142,20 +162,36 @@ impl SessionTask {
         self.save_if_due(at);
     }
 
-    fn take(&mut self, request: Request, at: Timestamp) {
+    fn take(&mut self, request: Request, budget: &mut Budget, at: Timestamp) {
         match request {
             Request::Join { subscriber, token, reply } => self.join(subscriber, token, reply, at),
-            Request::Edits { subscriber, edits } => {
-                for edit in edits {
-                    self.edit(&subscriber, edit, at);
-                }
-            }
+            Request::Edits { subscriber, edits } => self.take_edits(&subscriber, edits, budget, at),
             Request::State { reply } => {
                 // Whoever asked may have gone.
                 _ = reply.send(self.durable.state(self.ear.durable_seq()).clone());
             }
             Request::Save { reason, also_backup, reply } => self.save_requested(reason, also_backup, reply, at),
             Request::Drain { save, reply } => self.drain(save, reply),
+        }
+    }
+
+    /// Edits are made at once as long as nobody waits and there is time.
+    fn take_edits(&mut self, subscriber: &Arc<Subscriber>, edits: Vec<Edit>, budget: &mut Budget, at: Timestamp) {
+        for edit in edits {
+            if self.backlog.is_empty() && !budget.is_spent() {
+                self.edit(subscriber, edit, budget, at);
+                continue;
+            }
+            let work = match &edit.work {
+                Work::Operations(operations) => {
+                    self.state.work_of(OpKey { client: subscriber.client, op: edit.op }, operations)
+                }
+                Work::Save => 0,
+            };
+            if let Err(Edit { op, .. }) = self.backlog.push(subscriber, edit, work) {
+                subscriber.leave(Note::Reject { op, why: Refusal::TooMuchWork });
+                subscriber.wake();
+            }
         }
     }
 
@@ -176,7 +212,7 @@ impl SessionTask {
         event.seq
     }
 
-    fn edit(&mut self, subscriber: &Arc<Subscriber>, edit: Edit, at: Timestamp) {
+    fn edit(&mut self, subscriber: &Arc<Subscriber>, edit: Edit, budget: &mut Budget, at: Timestamp) {
         let Edit { op, work } = edit;
         let operations = match work {
             Work::Operations(operations) => operations,
@@ -191,10 +227,16 @@ impl SessionTask {
         }
         let key = OpKey { client: subscriber.client, op };
         let author = Author { name: subscriber.name.clone(), role: subscriber.role };
+        let work = self.state.work_of(key, &operations);
+        budget.before(work);
         match self.decide(&Command::Edit { op: Some(key), operations }, &author, at) {
-            Ok(seq) => self.pending.note(self.state.seq(), subscriber, Note::Ack { op, seq }),
+            Ok(seq) => {
+                self.durable.worked(work);
+                self.pending.note(self.state.seq(), subscriber, Note::Ack { op, seq });
+            }
             Err(rejection) => self.refuse(subscriber, op, rejection),
         }
+        budget.after(work);
     }
 
     /// A refusal shows the state it was decided on, so it waits for that state like everything else.

@@ -39,6 +39,8 @@ pub enum Refusal {
     Rejected(Rejection),
     /// Nothing can be written at the moment; says why.
     ReadOnly(Arc<str>),
+    /// Too much of what this connection has asked for is unfinished.
+    TooMuchWork,
     /// A save that was asked for failed; says why.
     SaveFailed(Arc<str>),
 }

@@ -26,9 +26,9 @@ impl Subscribers {
         self.lock().retain(|other| other.connection != subscriber.connection);
     }
 
-    /// Takes out those whose connection has ended.
-    pub(super) fn remove_gone(&self) -> Vec<Arc<Subscriber>> {
-        self.lock().extract_if(.., |subscriber| subscriber.is_gone()).collect()
+    /// Takes out those whose connection has ended and who have nothing left to do.
+    pub(super) fn remove_gone(&self, has_more: impl Fn(&Subscriber) -> bool) -> Vec<Arc<Subscriber>> {
+        self.lock().extract_if(.., |subscriber| subscriber.is_gone() && !has_more(subscriber)).collect()
     }
 
     /// Wakes every connection: there is something to read.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::session::{
-    Author, ChatDraft, ChatKind, ClientId, Command, Decision, Limits, MemberName, NodeId, NodePut, Operation, Payload,
-    Role, Session, SessionName, Timestamp,
+    Author, ChatDraft, ChatKind, ClientId, Command, Decision, Limits, MemberName, NodeId, NodePatch, NodePut,
+    Operation, Payload, PayloadChange, Role, Session, SessionName, Timestamp,
 };
 use crate::storage::{Branch, Durable, Record, ResumePoint, Run, SaveJob, Saved, Store, Trouble};
 use std::sync::{Arc, Mutex};
@@ -153,9 +153,8 @@ fn acks(who: &Membership) -> Vec<(u64, u64)> {
 }
 
 fn rejections(who: &Membership) -> Vec<(u64, &'static str)> {
-    let reject = |note| match note {
-        Note::Reject { op, why: Refusal::Rejected(why) } => Some((op, why.code())),
-        _ => None,
+    let reject = |note| {
+        if let Note::Reject { op, why: Refusal::Rejected(why) } = note { Some((op, why.code())) } else { None }
     };
     who.subscriber().take_notes().into_iter().filter_map(reject).collect()
 }
@@ -415,6 +414,38 @@ async fn a_member_may_save_a_viewer_may_not_and_nobody_again_and_again() {
     tokio::time::advance(Duration::from_millis(1_001)).await;
     settle().await;
     assert_eq!(stage.disk.take_save().expect("it comes").reasons, ["request:alice"]);
+}
+
+fn merges(first: u64, count: u64) -> Vec<Edit> {
+    let merge = |op| {
+        let payload = Some(PayloadChange::Merge(format!("{{\"b\":{op}}}").into()));
+        let patch = NodePatch { payload, ..NodePatch::default() };
+        let operation = Operation::NodePatch { id: NodeId::new("large").unwrap(), patch, if_revision: None };
+        Edit { op, work: Work::Operations(vec![operation]) }
+    };
+    (first..first + count).map(merge).collect()
+}
+
+#[tokio::test]
+async fn large_patches_of_one_do_not_hold_up_another_and_are_all_made_also_when_he_goes() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    let (_, mallory) = stage.join("mallory").await;
+    let payload = Payload::Json(format!("{{\"a\":[{}1]}}", "1,".repeat(256 << 10)).into());
+    let put = NodePut { payload, ..node(&NodeId::new("large").unwrap()) };
+    mallory.edit(vec![Edit { op: 1, work: Work::Operations(vec![Operation::NodePut(put)]) }]).await.unwrap();
+    settle().await;
+    stage.sync().await;
+    let head = stage.head();
+    mallory.edit(merges(2, 12)).await.unwrap();
+    stage.say(&alice, 1, "and I?").await;
+    drop(mallory);
+    while stage.session.state().await.unwrap().online().count() > 1 {
+        stage.sync().await;
+    }
+    let [(1, seq)] = acks(&alice)[..] else { panic!("one answer") };
+    assert!(seq <= head + 3, "one or two patches came first, not all of them: {seq} after {head}");
+    assert_eq!(stage.head(), head + 14, "all twelve, one message, and then he left");
 }
 
 #[tokio::test]

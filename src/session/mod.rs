@@ -18,6 +18,7 @@ mod scene;
 mod state;
 pub mod stored;
 mod tasks;
+mod work;
 
 pub use chat::ChatMessage;
 pub use command::{Author, Command, NodePatch, NodePut, Operation, PayloadChange, TaskPatch, TaskPut};

@@ -63,6 +63,9 @@ pub(super) fn refusal(why: &Refusal) -> (&'static str, String) {
     match why {
         Refusal::Rejected(rejection) => (rejection.code(), rejection.to_string()),
         Refusal::ReadOnly(why) => ("read_only", why.to_string()),
+        Refusal::TooMuchWork => {
+            ("rate_limited", "too much of what you asked for is unfinished: wait for its acks".to_owned())
+        }
         Refusal::SaveFailed(why) => ("save_failed", why.to_string()),
     }
 }

@@ -56,7 +56,8 @@ impl SessionTask {
         }
     }
 
-    fn send_away(&self, replaced: &Subscriber) {
+    fn send_away(&mut self, replaced: &Subscriber) {
+        self.backlog.forget(replaced);
         self.shared.subscribers.remove(replaced);
         replaced.leave(Note::Closing(Closing::Replaced));
         replaced.wake();
@@ -146,7 +147,8 @@ impl SessionTask {
     }
 
     pub(super) fn notice_departures(&mut self, at: Timestamp) {
-        for gone in self.shared.subscribers.remove_gone() {
+        // Whoever has gone leaves when what they had asked for is done.
+        for gone in self.shared.subscribers.remove_gone(|gone| self.backlog.holds(gone)) {
             self.guests.retain(|guest| guest.connection != gone.connection);
             self.forget_presence(&gone);
             // Whoever is not the one online under the name cannot leave: that is somebody else. And who is sent away by
@@ -156,6 +158,7 @@ impl SessionTask {
                 self.leave(&gone.name, at);
             }
         }
+        self.departing = !self.backlog.is_empty();
     }
 
     fn forget_presence(&self, gone: &Subscriber) {
