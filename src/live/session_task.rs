@@ -126,6 +126,14 @@ impl SessionTask {
                 // After everybody else's tasks had their turn.
                 () = tokio::task::yield_now(), if may_decide && !self.backlog.is_empty() => {}
             }
+            // Whatever has woken it, whoever asks now is to have a turn among those who wait.
+            while !self.backlog.is_empty()
+                && !self.backlog.is_full()
+                && batch.len() < BATCH
+                && let Ok(request) = inbox.try_recv()
+            {
+                batch.push(request);
+            }
             let joins = batch.iter().any(|request| matches!(request, Request::Join { .. }));
             let watch = self.shared.meter.begin(joins);
             self.turn(&mut batch);

@@ -438,7 +438,14 @@ async fn large_patches_of_one_do_not_hold_up_another_and_are_all_made_also_when_
     stage.sync().await;
     let head = stage.head();
     mallory.edit(merges(2, 12)).await.unwrap();
-    stage.say(&alice, 1, "and I?").await;
+    tokio::task::yield_now().await;
+    let draft = ChatDraft { id: None, kind: ChatKind::Text, text: "and I?".into() };
+    alice.edit(vec![Edit { op: 1, work: Work::Operations(vec![Operation::ChatPost(draft)]) }]).await.unwrap();
+    for _ in 0..8 {
+        // There is always something to hear from the disk.
+        stage.disk.sync();
+        tokio::task::yield_now().await;
+    }
     drop(mallory);
     while stage.session.state().await.unwrap().online().count() > 1 {
         stage.sync().await;
