@@ -8,7 +8,7 @@ use super::pace::Pace;
 use super::replies::{Outgoing, Welcome, mode_words};
 use super::state_parts::StateParts;
 use super::stream::{InFlight, Stream};
-use super::{CloseReason, HELLO_BYTES_MAX, PENDING_MAX};
+use super::{CloseReason, HELLO_BYTES_MAX, PENDING_MAX, WRITE_AHEAD};
 use crate::doors::{Authority, Credentials, Denied};
 use crate::live::{Directory, JoinError, Joined, OpenRefused, ResumeToken, SessionHandle, Start, Subscriber};
 use crate::ops::{clock, random};
@@ -21,6 +21,7 @@ use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub struct NativeSettings {
     pub ops_burst: u32,
     /// Sessions there may be if joining makes them; `None` = it does not.
     pub create_sessions: Option<usize>,
-    /// Web pages from these origins may connect; `*` = all. A page from the server itself always may.
+    /// Web pages from these origins may connect; `*` = all. A page from the very address that it connects to always may.
     pub allowed_origins: Vec<String>,
 }
 
@@ -103,7 +104,8 @@ fn negotiate(headers: &HeaderMap) -> Option<(Format, Option<&'static str>)> {
     (!offered).then_some((Format::Json, None))
 }
 
-/// Whether a page of this origin may connect: programs send none; pages may if listed, or if the server served them.
+/// Whether a page of this origin may connect: programs send none; pages may if listed, or if they come from the address
+/// that they connect to. A name does not prove that: whoever owns it can let it point here.
 fn origin_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
@@ -147,9 +149,15 @@ impl NativeDoor {
     async fn receive(self: Arc<Self>, upgrade: OnUpgrade, session: String, format: Format, peer: Peer) {
         let Ok(upgraded) = upgrade.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+        let tcp = parts.io.into_inner();
+        // From here on the door itself sees to it that what it writes is taken.
+        if let Err(error) = set_tcp_user_timeout(&tcp, 0) {
+            tracing::debug!("{}: {error}", peer.address);
+        }
         // A copy, because even an empty rest would keep the HTTP server's read buffer.
         let leftover = Bytes::copy_from_slice(&parts.read_buf);
-        let stream = Stream::new(parts.io.into_inner(), format, leftover, Arc::clone(&self.in_flight));
+        let mut stream = Stream::new(tcp, format, leftover, Arc::clone(&self.in_flight));
+        stream.take_messages_of(HELLO_BYTES_MAX);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -291,6 +299,7 @@ fn resume_token(resume: &super::message::Resume) -> Option<ResumeToken> {
 }
 
 async fn hello(socket: &mut Socket) -> Result<Hello, Option<Refused>> {
+    let mut pace = Pace::new(0, 0, clock::instant());
     let message = loop {
         socket.stream.refill();
         let message = std::future::poll_fn(|context| {
@@ -301,7 +310,12 @@ async fn hello(socket: &mut Socket) -> Result<Hello, Option<Refused>> {
         match message.await {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => break message,
             Ok(Message::Close(_)) | Err(ReadEnd::Gone) => return Err(None),
-            Ok(_) => {}
+            Ok(_) => {
+                if !pace.control_frame(clock::instant()) || socket.stream.waiting() >= WRITE_AHEAD {
+                    let reason = CloseReason::Flooding;
+                    return Err(refused(reason, "bad_message", reason.text()));
+                }
+            }
             Err(ReadEnd::Close(reason)) => return Err(refused(reason, "bad_message", reason.text())),
         }
     };
