@@ -242,8 +242,8 @@ pub const KEYS: &[Key] = &[
         "",
         Live,
         Kind::Origins { set: |s, v| s.network.allowed_origins = v },
-        "Web pages that may connect, as origins like `https://example.org:8443`. Pages of the daemon's own host and \
-         clients that are no web pages may in any case.",
+        "Web pages that may connect, as origins like `https://example.org:8443`. Pages under the very IP address (or \
+         `localhost`) and port that they connect to, and clients that are no web pages, may in any case.",
     ),
     key("max_sessions", "1000", Live, count(1, 100_000, |s, v| s.sessions.max_sessions = v), "Sessions at most."),
     key(

@@ -23,7 +23,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use std::any::Any;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -111,8 +111,21 @@ fn origin_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     let Ok(origin) = origin.to_str() else { return false };
     let own = headers.get("host").and_then(|host| host.to_str().ok()).is_some_and(|host| {
         origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")).is_some_and(|rest| rest == host)
+            && is_address(host)
     });
     own || allowed.iter().any(|entry| entry == "*" || entry == origin)
+}
+
+/// Whether a `Host` is no name that others could own: an IP address or `localhost`, with or without a port.
+fn is_address(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    let v6 = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<Ipv4Addr>().is_ok()
+        || v6.is_some_and(|v6| v6.parse::<Ipv6Addr>().is_ok())
 }
 
 impl NativeDoor {
@@ -343,4 +356,34 @@ fn switching_protocols(key: &str, protocol: Option<&'static str>) -> Response<Bo
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(host: &'static str, origin: &'static str, listed: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static(host));
+        headers.insert(ORIGIN, HeaderValue::from_static(origin));
+        let listed: Vec<String> = listed.iter().map(|&origin| origin.to_owned()).collect();
+        origin_allowed(&headers, &listed)
+    }
+
+    #[test]
+    fn a_page_is_the_servers_own_only_under_an_address_that_nobody_else_can_own() {
+        for host in ["127.0.0.1:8000", "127.0.0.1", "[::1]:8000", "[::1]", "localhost:8000", "LocalHost"] {
+            let origin: &'static str = format!("http://{host}").leak();
+            assert!(allowed(host, origin, &[]), "{host}");
+            assert!(!allowed(host, "http://evil.example:8000", &[]), "{host}");
+        }
+        for host in ["evil.example:8000", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "::1"]
+        {
+            let origin: &'static str = format!("http://{host}").leak();
+            assert!(!allowed(host, origin, &[]), "{host}: a name may point to this machine, whoever owns it");
+            assert!(allowed(host, origin, &[origin]), "{host} is listed");
+        }
+        assert!(!allowed("127.0.0.1:8000", "http://127.0.0.1:9000", &[]), "another port is another server");
+        assert!(origin_allowed(&HeaderMap::new(), &[]), "programs send none");
+    }
 }
