@@ -102,3 +102,39 @@ fn a_ping_that_wants_much_back_is_a_bad_message() {
     assert_eq!(answer(254), "pong");
     assert_eq!(answer(255), "bad_message");
 }
+
+#[test]
+fn readers_of_base64_hold_only_the_piece_that_they_are_reading() {
+    const PAYLOAD: usize = 9 << 20;
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &[]);
+    let port = daemon.http_port();
+    let mut writer = connect(&port);
+    writer.send(Message::text(r#"{"type":"hello","name":"writer"}"#)).unwrap();
+    let payload = "A".repeat(PAYLOAD / 3 * 4);
+    let put = format!(
+        r#"{{"type":"op","op":1,"do":"node.put","id":"n","kind":"k","media_type":"a/b","payload_base64":"{payload}"}}"#
+    );
+    writer.send(Message::text(put)).unwrap();
+    while !writer.read().unwrap().to_text().unwrap().contains(r#""type":"ack""#) {}
+    drop(writer);
+    let before = daemon.memory();
+    let mut readers: Vec<_> = (0..30).map(|_| connect(&port)).collect();
+    for (index, reader) in readers.iter_mut().enumerate() {
+        reader.send(Message::text(format!(r#"{{"type":"hello","name":"reader {index}"}}"#))).unwrap();
+        while !reader.read().unwrap().to_text().unwrap().contains(r#""type":"welcome""#) {}
+    }
+    let grown = daemon.memory().saturating_sub(before);
+    assert!(grown < 5 * PAYLOAD, "{} MiB for 30 readers", grown >> 20);
+    // Answers come after the message that has been begun, not in the midst of it.
+    let reader = &mut readers[0];
+    reader.send(Message::text(r#"{"type":"ping","id":1}"#)).unwrap();
+    let (mut state, mut pong) = (0, false);
+    while state < payload.len() || !pong {
+        let Message::Text(text) = reader.read().unwrap() else { continue };
+        let message: serde_json::Value = serde_json::from_str(&text).unwrap();
+        pong |= message["type"] == "pong";
+        state += message["nodes"][0]["payload_base64"].as_str().map_or(0, str::len);
+    }
+    assert_eq!(daemon.stop(), 0);
+}

@@ -90,6 +90,20 @@ impl Socket {
         encode::small(self.stream.own(), self.format, message);
     }
 
+    /// Writes the rest of a message that has been begun, as far as the socket takes it within a moment: goodbye would be
+    /// taken for a part of it.
+    async fn end_message(&mut self, mut parts: StateParts) {
+        let rest = async {
+            while parts.is_within_part() {
+                self.stream.push_piece(parts.next_of_part(), parts.is_within_part());
+                std::future::poll_fn(|context| self.stream.poll_write_out(context)).await?;
+            }
+            Ok::<(), io::Error>(())
+        };
+        // Without it there is no goodbye.
+        _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+    }
+
     /// Says goodbye and writes it out, as far as the socket takes it within a moment.
     pub(super) async fn close(mut self, reason: CloseReason) {
         let frame = tungstenite::protocol::CloseFrame { code: reason.code().into(), reason: reason.text().into() };
@@ -226,10 +240,13 @@ impl Connection {
                 },
             }
         };
-        let Self { socket, membership, .. } = self;
+        let Self { mut socket, membership, parts, .. } = self;
         socket.stream.outbox().retire();
         drop(membership);
         if let Some(reason) = reason {
+            if let Some(parts) = parts {
+                socket.end_message(parts).await;
+            }
             socket.close(reason).await;
         }
     }
@@ -318,12 +335,12 @@ impl Connection {
         for note in self.membership.subscriber().take_notes() {
             self.answer(note)?;
         }
-        if self.socket.stream.waiting() >= WRITE_AHEAD {
+        if self.socket.stream.writable() >= WRITE_AHEAD {
             return Ok(true);
         }
         if let Some(parts) = &mut self.parts {
-            match parts.next_part(self.socket.format) {
-                Some(frames) => self.socket.stream.push(frames.parts.into_iter()),
+            match parts.next(self.socket.format) {
+                Some(piece) => self.socket.stream.push_piece(piece, parts.is_within_part()),
                 None => self.parts = None,
             }
             return Ok(true);

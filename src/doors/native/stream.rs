@@ -61,6 +61,8 @@ pub(super) struct Stream {
     messages: u64,
     in_flight: Arc<InFlight>,
     own: Vec<u8>,
+    /// The message that was queued last has more to come: nothing else may be said before.
+    within_message: bool,
 }
 
 impl Stream {
@@ -79,6 +81,7 @@ impl Stream {
             messages: 0,
             in_flight,
             own: Vec::new(),
+            within_message: false,
         }
     }
 
@@ -161,14 +164,20 @@ impl Stream {
         self.outbox.push(frames);
     }
 
+    /// Queues a message, or what follows in it; `more` = it does not end here.
+    pub(super) fn push_piece(&mut self, piece: Vec<Bytes>, more: bool) {
+        self.push(piece.into_iter());
+        self.within_message = more;
+    }
+
     /// What is written to the socket, and what the session may write itself.
     pub(super) fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
     }
 
-    /// Queues our own small frames: what is queued next comes after them.
+    /// Queues our own small frames, unless a message has to end first: what is queued next comes after them.
     pub(super) fn close_own(&mut self) {
-        if !self.own.is_empty() {
+        if !self.own.is_empty() && !self.within_message {
             let own = Bytes::from(std::mem::take(&mut self.own));
             self.outbox.push(std::iter::once(own));
         }
@@ -177,6 +186,11 @@ impl Stream {
     /// Bytes that wait to be written.
     pub(super) fn waiting(&self) -> usize {
         self.outbox.bytes() + self.own.len()
+    }
+
+    /// Bytes that can be written: our own small frames cannot while a message is not queued to its end.
+    pub(super) fn writable(&self) -> usize {
+        self.outbox.bytes() + if self.within_message { 0 } else { self.own.len() }
     }
 
     /// Writes what waits, as far as the socket takes it. Ready when nothing is left; `Pending` remembers to wake when
