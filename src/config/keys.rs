@@ -214,7 +214,7 @@ pub const KEYS: &[Key] = &[
         "256",
         Live,
         count(1, 1_000_000, |s, v| s.network.max_connections_per_ip = v),
-        "Connections at once from one address.",
+        "Connections at once from one address; a whole /64 of IPv6 counts as one.",
     ),
     key(
         "ops_per_second",
