@@ -119,10 +119,12 @@ fn readers_of_base64_hold_only_the_piece_that_they_are_reading() {
     while !writer.read().unwrap().to_text().unwrap().contains(r#""type":"ack""#) {}
     drop(writer);
     let before = daemon.memory();
-    let mut readers: Vec<_> = (0..30).map(|_| connect(&port)).collect();
-    for (index, reader) in readers.iter_mut().enumerate() {
+    let mut readers = Vec::new();
+    for index in 0..30 {
+        let mut reader = connect(&port);
         reader.send(Message::text(format!(r#"{{"type":"hello","name":"reader {index}"}}"#))).unwrap();
         while !reader.read().unwrap().to_text().unwrap().contains(r#""type":"welcome""#) {}
+        readers.push(reader);
     }
     let grown = daemon.memory().saturating_sub(before);
     assert!(grown < 5 * PAYLOAD, "{} MiB for 30 readers", grown >> 20);
