@@ -214,7 +214,7 @@ pub const KEYS: &[Key] = &[
         "256",
         Live,
         count(1, 1_000_000, |s, v| s.network.max_connections_per_ip = v),
-        "Connections at once from one address.",
+        "Connections at once from one address; a whole /64 of IPv6 counts as one.",
     ),
     key(
         "ops_per_second",
@@ -242,8 +242,8 @@ pub const KEYS: &[Key] = &[
         "",
         Live,
         Kind::Origins { set: |s, v| s.network.allowed_origins = v },
-        "Web pages that may connect, as origins like `https://example.org:8443`. Pages of the daemon's own host and \
-         clients that are no web pages may in any case.",
+        "Web pages that may connect, as origins like `https://example.org:8443`. Pages under the very IP address (or \
+         `localhost`) and port that they connect to, and clients that are no web pages, may in any case.",
     ),
     key("max_sessions", "1000", Live, count(1, 100_000, |s, v| s.sessions.max_sessions = v), "Sessions at most."),
     key(

@@ -35,6 +35,8 @@ pub struct Chunk {
     events: Vec<Arc<Event>>,
     first_seq: u64,
     last_seq: u64,
+    /// About how many bytes the events have.
+    size: usize,
     cost: usize,
     frames: [Mutex<Option<Arc<Frames>>>; WIRE_FORMATS],
 }
@@ -50,10 +52,11 @@ pub struct Frames {
 
 impl Chunk {
     fn new(events: Vec<Arc<Event>>) -> Self {
-        let cost = events.iter().map(|event| cost(event)).sum();
+        let size = events.iter().map(|event| event.size_hint()).sum();
+        let cost = EVENT_COST * events.len() + 2 * size;
         let first_seq = events.first().map_or(u64::MAX, |event| event.seq);
         let last_seq = events.last().map_or(0, |event| event.seq);
-        Self { events, first_seq, last_seq, cost, frames: Default::default() }
+        Self { events, first_seq, last_seq, size, cost, frames: Default::default() }
     }
 
     /// The `seq` of its newest event.
@@ -61,15 +64,16 @@ impl Chunk {
         self.last_seq
     }
 
-    /// The bytes that follow `cursor` if they lie in one part, encoded by the first who asks. `None` also if something is
-    /// missing between the cursor and this chunk.
-    pub fn only_part(&self, cursor: u64, format: WireFormat, encode: EncodeEvents) -> Option<Bytes> {
-        if cursor + 1 < self.first_seq {
+    /// The bytes that follow `cursor` if they are at most `most` and lie in one part, encoded by the first who asks. `None`
+    /// also if something is missing between the cursor and this chunk. What is clearly larger is not encoded at all.
+    pub fn only_part(&self, cursor: u64, most: usize, format: WireFormat, encode: EncodeEvents) -> Option<Bytes> {
+        // About: a guess of twice as much may still be too high.
+        if cursor + 1 < self.first_seq || self.size > 2 * most {
             return None;
         }
         let frames = self.frames(format, encode);
         match (&frames.parts[..], frames.starts.get(self.skipped(cursor))) {
-            ([only], Some((0, offset))) => Some(only.slice(offset..)),
+            ([only], Some((0, offset))) if only.len() - offset <= most => Some(only.slice(offset..)),
             _ => None,
         }
     }
@@ -105,9 +109,12 @@ impl Chunk {
 /// Chunks that are kept in their encoded form too. Memory that is soon used again is memory that is already there.
 const ENCODED_MAX: usize = 4;
 
+/// What an event costs however small it is.
+const EVENT_COST: usize = 512;
+
 /// About how much memory an event holds on to, its encoded form included.
 pub(super) fn cost(event: &Event) -> usize {
-    512 + 2 * event.size_hint()
+    EVENT_COST + 2 * event.size_hint()
 }
 
 /// What follows a cursor.
@@ -228,7 +235,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{MemberName, Timestamp};
+    use crate::session::{Change, MemberName, Timestamp};
 
     fn event(seq: u64) -> Arc<Event> {
         Arc::new(Event { seq, at: Timestamp(0), author: MemberName::daemon(), op: None, changes: Vec::new() })
@@ -280,6 +287,17 @@ mod tests {
         }
         assert_eq!(chunks.iter().filter(|chunk| encoded(chunk)).count(), 10 - ENCODED_MAX);
         assert_eq!(read(&tail, 8), "<9><10><11><12><13><14><15><16><17><18><19><20>");
+    }
+
+    #[test]
+    fn what_is_large_is_not_encoded_for_those_who_take_only_little() {
+        let tail = Tail::new(0, TailLimits::default());
+        let source: Arc<str> = "x".repeat(10_000).into();
+        let large = Event { changes: vec![Change::Restored { source }], ..(*event(1)).clone() };
+        let chunk = tail.release(vec![Arc::new(large)]).unwrap();
+        let never: EncodeEvents = |_| panic!("it was encoded");
+        assert_eq!(chunk.only_part(0, 1_000, WireFormat::NATIVE_JSON, never), None);
+        assert_eq!(chunk.only_part(0, 10_000, WireFormat::NATIVE_JSON, encode).unwrap(), "<1>");
     }
 
     #[test]

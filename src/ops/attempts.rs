@@ -89,7 +89,7 @@ fn forget_oldest<T>(entries: &mut BTreeMap<IpAddr, T>, since: impl Fn(&T) -> Ins
 }
 
 /// One host has a whole /64 of IPv6 addresses, so those count as one.
-fn network_of(address: IpAddr) -> IpAddr {
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
         v4 @ IpAddr::V4(_) => v4,

@@ -4,6 +4,7 @@
 
 mod command_line;
 mod data_directory;
+mod greedy;
 mod program;
 mod running;
 mod serving;

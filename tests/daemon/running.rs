@@ -55,6 +55,13 @@ impl Running {
         assert!(killed.success());
     }
 
+    /// Bytes of memory that it has at the moment.
+    pub(crate) fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+    }
+
     pub(crate) fn stop(mut self) -> i32 {
         self.signal("-TERM");
         self.process.wait().unwrap().code().expect("it ends by itself")

@@ -2,6 +2,7 @@
 
 use super::encode;
 use super::frame::Format;
+use super::heartbeat::{Beat, Heartbeat, Look};
 use super::message::{BadMessage, Incoming};
 use super::outbox::Behind;
 use super::pace::Pace;
@@ -9,34 +10,23 @@ use super::replies::{self, Outgoing};
 use super::state_parts::StateParts;
 use super::stream::Stream;
 use super::translate::{self, ClientMessage};
-use super::{CloseReason, NativeSettings, PENDING_MAX, PRESENCE_BYTES_MAX};
+use super::{CloseReason, NativeSettings, PENDING_MAX, PRESENCE_BYTES_MAX, WRITE_AHEAD};
 use crate::formats::json;
 use crate::live::{Closing, Edit, Membership, Note, WireFormat, Work};
 use crate::ops::clock;
 use std::io::{self, Read as _};
-use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite;
 use tungstenite::Message;
 use tungstenite::protocol::WebSocketContext;
-
-/// Bytes taken from the tail at once: what one slow connection can hold on to.
-const WRITE_AHEAD: usize = 256 << 10;
 
 /// Times that one turn writes before others get theirs.
 const WRITES_PER_TURN: usize = 16;
 
 /// Messages taken in before what they ask for is handed over.
 const READ_AHEAD: usize = 64;
-
-/// Between pings, and between looks at whether the connection still makes progress.
-const HEARTBEAT: Duration = Duration::from_secs(20);
-
-/// A reader that takes nothing for this long is closed.
-const STALLED: Duration = Duration::from_mins(1);
 
 /// The WebSocket machinery over a stream.
 pub(super) struct Socket {
@@ -66,7 +56,12 @@ impl Socket {
         self.drained = false;
         match self.context.read(&mut self.stream) {
             Ok(message) => {
-                self.stream.settle();
+                match &message {
+                    Message::Text(_) | Message::Binary(_) => self.stream.settle(),
+                    // A control frame may come between the fragments of a message, which stays unfinished.
+                    Message::Ping(data) | Message::Pong(data) => self.stream.settle_control(data.len()),
+                    Message::Close(_) | Message::Frame(_) => {}
+                }
                 Poll::Ready(Ok(message))
             }
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -87,11 +82,26 @@ impl Socket {
             config.max_message_size = Some(bytes);
             config.max_frame_size = Some(bytes);
         });
+        self.stream.take_messages_of(bytes);
     }
 
     /// Appends a message of our own.
     pub(super) fn say(&mut self, message: &Outgoing<'_>) {
         encode::small(self.stream.own(), self.format, message);
+    }
+
+    /// Writes the rest of a message that has been begun, as far as the socket takes it within a moment: goodbye would be
+    /// taken for a part of it.
+    async fn end_message(&mut self, mut parts: StateParts) {
+        let rest = async {
+            while parts.is_within_part() {
+                self.stream.push_piece(parts.next_of_part(), parts.is_within_part());
+                std::future::poll_fn(|context| self.stream.poll_write_out(context)).await?;
+            }
+            Ok::<(), io::Error>(())
+        };
+        // Without it there is no goodbye.
+        _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
     }
 
     /// Says goodbye and writes it out, as far as the socket takes it within a moment.
@@ -109,6 +119,7 @@ impl Socket {
     /// away unparsed: after an error the parser cannot go on.
     async fn linger(&mut self) {
         self.stream.refill();
+        self.stream.settle();
         let drained = std::future::poll_fn(|context| {
             let mut unread = [0; 4096];
             self.stream.reads_for(context.waker());
@@ -139,6 +150,9 @@ fn read_end(error: tungstenite::Error) -> ReadEnd {
         tungstenite::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
             ReadEnd::Close(CloseReason::Busy)
         }
+        tungstenite::Error::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            ReadEnd::Close(CloseReason::TooLarge)
+        }
         tungstenite::Error::ConnectionClosed
         | tungstenite::Error::AlreadyClosed
         | tungstenite::Error::Io(_)
@@ -162,10 +176,9 @@ pub(super) struct Connection {
     presence_seen: u64,
     last_op: u64,
     inbound: Vec<Message>,
-    heartbeat: Pin<Box<Sleep>>,
-    pings_unanswered: u32,
-    /// How often the socket had taken something when it was last looked at, and since when it has not.
-    progress: (u64, Instant),
+    heartbeat: Heartbeat,
+    /// So much waits to be written that nothing more is read: answers would only add to it.
+    held_back: bool,
 }
 
 /// What a turn at the socket led to.
@@ -194,9 +207,8 @@ impl Connection {
             presence_seen: 0,
             last_op: 0,
             inbound: Vec::new(),
-            heartbeat: Box::pin(tokio::time::sleep(HEARTBEAT)),
-            pings_unanswered: 0,
-            progress: (0, clock::instant()),
+            heartbeat: Heartbeat::new(clock::instant()),
+            held_back: false,
         }
     }
 
@@ -228,10 +240,13 @@ impl Connection {
                 },
             }
         };
-        let Self { socket, membership, .. } = self;
+        let Self { mut socket, membership, parts, .. } = self;
         socket.stream.outbox().retire();
         drop(membership);
         if let Some(reason) = reason {
+            if let Some(parts) = parts {
+                socket.end_message(parts).await;
+            }
             socket.close(reason).await;
         }
     }
@@ -239,7 +254,7 @@ impl Connection {
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
         self.socket.stream.refill();
         let read = self.poll_read(context);
-        if self.heartbeat.as_mut().poll_elapsed(context)
+        if self.heartbeat.poll_due(context)
             && let Some(reason) = self.heartbeat()
         {
             return Poll::Ready(Turn::Over(Some(reason)));
@@ -256,11 +271,15 @@ impl Connection {
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
         self.follow_settings();
+        if self.held_back {
+            // The socket wakes when it takes more; then writing says whether to go on.
+            return Poll::Pending;
+        }
         while self.inbound.len() < READ_AHEAD {
             match self.socket.poll_message(context) {
                 Poll::Ready(Ok(message)) => match message {
                     Message::Text(_) | Message::Binary(_) => self.inbound.push(message),
-                    Message::Pong(_) => self.pings_unanswered = 0,
+                    Message::Pong(_) => self.heartbeat.heard(),
                     Message::Ping(_) | Message::Frame(_) => {
                         if !self.pace.control_frame(clock::instant()) {
                             return Poll::Ready(Turn::Over(Some(CloseReason::Flooding)));
@@ -288,16 +307,23 @@ impl Connection {
 
     /// Writes until there is nothing more to write, or the socket takes no more.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+        let held_back = std::mem::take(&mut self.held_back);
         for _ in 0..WRITES_PER_TURN {
             let more = match self.fill() {
                 Ok(more) => more,
                 Err(turn) => return Poll::Ready(turn),
             };
             match self.socket.stream.poll_write_out(context) {
-                Poll::Ready(Ok(())) if more => {}
-                Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if more => continue,
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => self.held_back = self.socket.stream.waiting() >= WRITE_AHEAD,
                 Poll::Ready(Err(_)) => return Poll::Ready(Turn::Over(None)),
             }
+            if held_back && !self.held_back {
+                // What has come in the meantime is read now.
+                context.waker().wake_by_ref();
+            }
+            return Poll::Pending;
         }
         // There is more: after the others have had their turn.
         context.waker().wake_by_ref();
@@ -309,12 +335,12 @@ impl Connection {
         for note in self.membership.subscriber().take_notes() {
             self.answer(note)?;
         }
-        if self.socket.stream.waiting() >= WRITE_AHEAD {
+        if self.socket.stream.writable() >= WRITE_AHEAD {
             return Ok(true);
         }
         if let Some(parts) = &mut self.parts {
-            match parts.next_part(self.socket.format) {
-                Some(frames) => self.socket.stream.push(frames.parts.into_iter()),
+            match parts.next(self.socket.format) {
+                Some(piece) => self.socket.stream.push_piece(piece, parts.is_within_part()),
                 None => self.parts = None,
             }
             return Ok(true);
@@ -368,27 +394,24 @@ impl Connection {
     }
 
     fn heartbeat(&mut self) -> Option<CloseReason> {
-        let now = clock::instant();
-        if self.pings_unanswered >= 2 {
-            return Some(CloseReason::Silent);
+        let (waiting, written) = self.socket.stream.outbox().progress();
+        let (messages, unfinished) = self.socket.stream.incoming();
+        let held_back = self.held_back;
+        match self.heartbeat.look(&Look { waiting, written, messages, unfinished, held_back }, clock::instant()) {
+            Beat::Close(reason) => return Some(reason),
+            Beat::Wait => {}
+            Beat::Ping => {
+                // A socket that cannot be written to will show when it is written to.
+                _ = self.socket.context.write(&mut self.socket.stream, Message::Ping(Vec::new().into()));
+                _ = self.socket.context.flush(&mut self.socket.stream);
+            }
         }
-        let (waiting, progress) = self.socket.stream.outbox().progress();
-        if waiting == 0 || progress != self.progress.0 {
-            self.progress = (progress, now);
-        } else if now.duration_since(self.progress.1) >= STALLED {
-            return Some(CloseReason::TooSlow);
-        }
-        self.pings_unanswered += 1;
-        // A socket that cannot be written to will show when it is written to.
-        _ = self.socket.context.write(&mut self.socket.stream, Message::Ping(Vec::new().into()));
-        _ = self.socket.context.flush(&mut self.socket.stream);
-        self.heartbeat.as_mut().reset((now + HEARTBEAT).into());
         None
     }
 
     /// Hands over what was taken in. `Some` = the connection is to be closed.
     async fn take_inbound(&mut self) -> Option<CloseReason> {
-        self.pings_unanswered = 0;
+        self.heartbeat.heard();
         let mut edits = Vec::new();
         for message in std::mem::take(&mut self.inbound) {
             let parsed = Incoming::from_message(self.socket.format, message)
@@ -453,16 +476,5 @@ fn weight(work: &Work) -> u32 {
     match work {
         Work::Operations(operations) => u32::try_from(operations.len()).unwrap_or(u32::MAX),
         Work::Save => 10,
-    }
-}
-
-/// Polling a timer for whether it has run out.
-trait PollElapsed {
-    fn poll_elapsed(self, context: &mut Context<'_>) -> bool;
-}
-
-impl PollElapsed for Pin<&mut Sleep> {
-    fn poll_elapsed(self, context: &mut Context<'_>) -> bool {
-        Future::poll(self, context).is_ready()
     }
 }

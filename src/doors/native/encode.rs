@@ -6,8 +6,6 @@ use crate::session::{
     Change, ChatDraft, ChatMessage, Event, Member, Node, NodeId, NodePatch, NodePut, Payload, PayloadChange, Task,
     TaskPatch, TaskPut,
 };
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Serialize;
 use std::sync::Arc;
@@ -152,7 +150,8 @@ impl Object {
             }
             (Payload::Bytes { media_type, data }, Format::Json) => {
                 self.field("media_type", &**media_type);
-                self.field("payload_base64", &BASE64.encode(data));
+                self.key("payload_base64");
+                self.body.base64(data);
             }
             (Payload::Json(bytes), Format::Binary) => {
                 self.field("payload_bytes", &bytes.len());

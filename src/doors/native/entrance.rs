@@ -8,7 +8,7 @@ use super::pace::Pace;
 use super::replies::{Outgoing, Welcome, mode_words};
 use super::state_parts::StateParts;
 use super::stream::{InFlight, Stream};
-use super::{CloseReason, HELLO_BYTES_MAX, PENDING_MAX};
+use super::{CloseReason, HELLO_BYTES_MAX, PENDING_MAX, WRITE_AHEAD};
 use crate::doors::{Authority, Credentials, Denied};
 use crate::live::{Directory, JoinError, Joined, OpenRefused, ResumeToken, SessionHandle, Start, Subscriber};
 use crate::ops::seldom::Seldom;
@@ -22,8 +22,9 @@ use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use std::any::Any;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -54,7 +55,7 @@ pub struct NativeSettings {
     pub ops_burst: u32,
     /// Sessions there may be if joining makes them; `None` = it does not.
     pub create_sessions: Option<usize>,
-    /// Web pages from these origins may connect; `*` = all. A page from the server itself always may.
+    /// Web pages from these origins may connect; `*` = all. A page from the very address that it connects to always may.
     pub allowed_origins: Vec<String>,
 }
 
@@ -109,14 +110,28 @@ fn negotiate(headers: &HeaderMap) -> Option<(Format, Option<&'static str>)> {
     (!offered).then_some((Format::Json, None))
 }
 
-/// Whether a page of this origin may connect: programs send none; pages may if listed, or if the server served them.
+/// Whether a page of this origin may connect: programs send none; pages may if listed, or if they come from the address
+/// that they connect to. A name does not prove that: whoever owns it can let it point here.
 fn origin_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
     let own = headers.get("host").and_then(|host| host.to_str().ok()).is_some_and(|host| {
         origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")).is_some_and(|rest| rest == host)
+            && is_address(host)
     });
     own || allowed.iter().any(|entry| entry == "*" || entry == origin)
+}
+
+/// Whether a `Host` is no name that others could own: an IP address or `localhost`, with or without a port.
+fn is_address(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    let v6 = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<Ipv4Addr>().is_ok()
+        || v6.is_some_and(|v6| v6.parse::<Ipv6Addr>().is_ok())
 }
 
 impl NativeDoor {
@@ -156,9 +171,15 @@ impl NativeDoor {
     async fn receive(self: Arc<Self>, upgrade: OnUpgrade, session: String, format: Format, peer: Peer) {
         let Ok(upgraded) = upgrade.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+        let tcp = parts.io.into_inner();
+        // From here on the door itself sees to it that what it writes is taken.
+        if let Err(error) = set_tcp_user_timeout(&tcp, 0) {
+            tracing::debug!("{}: {error}", peer.address);
+        }
         // A copy, because even an empty rest would keep the HTTP server's read buffer.
         let leftover = Bytes::copy_from_slice(&parts.read_buf);
-        let stream = Stream::new(parts.io.into_inner(), format, leftover, Arc::clone(&self.in_flight));
+        let mut stream = Stream::new(tcp, format, leftover, Arc::clone(&self.in_flight));
+        stream.take_messages_of(HELLO_BYTES_MAX);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -316,6 +337,7 @@ fn resume_token(resume: &super::message::Resume) -> Option<ResumeToken> {
 }
 
 async fn hello(socket: &mut Socket) -> Result<Hello, Option<Refused>> {
+    let mut pace = Pace::new(0, 0, clock::instant());
     let message = loop {
         socket.stream.refill();
         let message = std::future::poll_fn(|context| {
@@ -326,7 +348,12 @@ async fn hello(socket: &mut Socket) -> Result<Hello, Option<Refused>> {
         match message.await {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => break message,
             Ok(Message::Close(_)) | Err(ReadEnd::Gone) => return Err(None),
-            Ok(_) => {}
+            Ok(_) => {
+                if !pace.control_frame(clock::instant()) || socket.stream.waiting() >= WRITE_AHEAD {
+                    let reason = CloseReason::Flooding;
+                    return Err(refused(reason, "bad_message", reason.text()));
+                }
+            }
             Err(ReadEnd::Close(reason)) => return Err(refused(reason, "bad_message", reason.text())),
         }
     };
@@ -354,4 +381,34 @@ fn switching_protocols(key: &str, protocol: Option<&'static str>) -> Response<Bo
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(host: &'static str, origin: &'static str, listed: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static(host));
+        headers.insert(ORIGIN, HeaderValue::from_static(origin));
+        let listed: Vec<String> = listed.iter().map(|&origin| origin.to_owned()).collect();
+        origin_allowed(&headers, &listed)
+    }
+
+    #[test]
+    fn a_page_is_the_servers_own_only_under_an_address_that_nobody_else_can_own() {
+        for host in ["127.0.0.1:8000", "127.0.0.1", "[::1]:8000", "[::1]", "localhost:8000", "LocalHost"] {
+            let origin: &'static str = format!("http://{host}").leak();
+            assert!(allowed(host, origin, &[]), "{host}");
+            assert!(!allowed(host, "http://evil.example:8000", &[]), "{host}");
+        }
+        for host in ["evil.example:8000", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "::1"]
+        {
+            let origin: &'static str = format!("http://{host}").leak();
+            assert!(!allowed(host, origin, &[]), "{host}: a name may point to this machine, whoever owns it");
+            assert!(allowed(host, origin, &[origin]), "{host} is listed");
+        }
+        assert!(!allowed("127.0.0.1:8000", "http://127.0.0.1:9000", &[]), "another port is another server");
+        assert!(origin_allowed(&HeaderMap::new(), &[]), "programs send none");
+    }
 }

@@ -1,6 +1,8 @@
 //! Frames on their way out: WebSocket framing (RFC 6455 §5.2) around JSON headers and payloads that are not copied.
 
 use crate::live::Frames;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 /// Payloads below this are copied next to their header; larger ones stay shared parts of their own.
@@ -8,6 +10,45 @@ const SHARE_FROM: usize = 4 << 10;
 
 /// Bytes of the longest frame header and of the length before a binary message's text.
 const HEADER_MAX: usize = 14;
+
+/// Larger payloads become base64 piece by piece; a multiple of three, so that the pieces join without padding.
+const BASE64_FROM: usize = 192 << 10;
+
+/// Bytes of a framed message, in order with others.
+pub(super) enum Piece {
+    /// As they are.
+    Ready(Bytes),
+    /// To be written as base64.
+    Base64(Bytes),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Ready(bytes) => bytes.len(),
+            Self::Base64(bytes) => 4 * bytes.len().div_ceil(3),
+        }
+    }
+
+    /// All that is to be written.
+    fn whole(self) -> Bytes {
+        match self {
+            Self::Ready(bytes) => bytes,
+            Self::Base64(bytes) => BASE64.encode(bytes).into(),
+        }
+    }
+
+    /// The beginning of what is to be written, and what remains.
+    pub(super) fn take(self) -> (Bytes, Option<Self>) {
+        match self {
+            Self::Base64(mut bytes) if bytes.len() > BASE64_FROM => {
+                let first = bytes.split_to(BASE64_FROM);
+                (Self::Base64(first).whole(), Some(Self::Base64(bytes)))
+            }
+            piece @ (Self::Ready(_) | Self::Base64(_)) => (piece.whole(), None),
+        }
+    }
+}
 
 /// Which of the two native formats a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +61,7 @@ pub(super) enum Format {
 pub(super) struct Body {
     format: Format,
     text: Vec<u8>,
-    splices: Vec<(usize, Bytes)>,
+    splices: Vec<(usize, Piece)>,
     raw: Vec<Bytes>,
 }
 
@@ -45,8 +86,19 @@ impl Body {
         if json.len() < SHARE_FROM {
             self.text.extend_from_slice(json);
         } else {
-            self.splices.push((self.text.len(), json.clone()));
+            self.splices.push((self.text.len(), Piece::Ready(json.clone())));
         }
+    }
+
+    /// Puts a JSON string in that has these bytes as base64.
+    pub(super) fn base64(&mut self, bytes: &Bytes) {
+        self.text.push(b'"');
+        if bytes.len() <= BASE64_FROM {
+            self.text.extend_from_slice(BASE64.encode(bytes).as_bytes());
+        } else {
+            self.splices.push((self.text.len(), Piece::Base64(bytes.clone())));
+        }
+        self.text.push(b'"');
     }
 
     /// Appends raw bytes after the header (binary format).
@@ -60,7 +112,7 @@ impl Body {
     }
 
     fn header_len(&self) -> usize {
-        self.text.len() + self.splices.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+        self.text.len() + self.splices.iter().map(|(_, piece)| piece.len()).sum::<usize>()
     }
 }
 
@@ -84,14 +136,16 @@ fn begin_message(out: &mut Vec<u8>, format: Format, len: usize, header_len: usiz
 /// Collects framed messages into as few parts as possible.
 #[derive(Default)]
 pub(super) struct FrameWriter {
-    frames: Frames,
+    parts: Vec<Piece>,
+    /// Where each message begins: part and offset in it.
+    starts: Vec<(usize, usize)>,
     open: Vec<u8>,
 }
 
 impl FrameWriter {
     /// Frames one message.
     pub(super) fn message(&mut self, body: Body) {
-        self.frames.starts.push((self.frames.parts.len(), self.open.len()));
+        self.starts.push((self.parts.len(), self.open.len()));
         self.open.reserve(HEADER_MAX + body.text.len());
         begin_message(&mut self.open, body.format, body.len(), body.header_len());
         let mut from = 0;
@@ -102,22 +156,23 @@ impl FrameWriter {
         }
         self.open.extend_from_slice(&body.text[from..]);
         for raw in body.raw {
-            self.push(raw);
+            self.push(Piece::Ready(raw));
         }
     }
 
-    fn push(&mut self, bytes: Bytes) {
-        if bytes.len() < SHARE_FROM {
-            self.open.extend_from_slice(&bytes);
-        } else {
-            self.close();
-            self.frames.parts.push(bytes);
+    fn push(&mut self, piece: Piece) {
+        match piece {
+            Piece::Ready(bytes) if bytes.len() < SHARE_FROM => self.open.extend_from_slice(&bytes),
+            piece @ (Piece::Ready(_) | Piece::Base64(_)) => {
+                self.close();
+                self.parts.push(piece);
+            }
         }
     }
 
     fn close(&mut self) {
         if !self.open.is_empty() {
-            self.frames.parts.push(std::mem::take(&mut self.open).into());
+            self.parts.push(Piece::Ready(std::mem::take(&mut self.open).into()));
         }
     }
 
@@ -125,7 +180,13 @@ impl FrameWriter {
     pub(super) fn finish(mut self) -> Frames {
         // A message that begins in a part which was never opened begins in the next one.
         self.close();
-        self.frames
+        Frames { parts: self.parts.into_iter().map(Piece::whole).collect(), starts: self.starts }
+    }
+
+    /// The same in pieces, for somebody who takes them one by one.
+    pub(super) fn pieces(mut self) -> Vec<Piece> {
+        self.close();
+        self.parts
     }
 }
 
@@ -166,6 +227,32 @@ mod tests {
         let large = framed(Format::Json, 100_000);
         assert_eq!(large[..10], [0x81, 127, 0, 0, 0, 0, 0, 1, 0x86, 0xac]);
         assert_eq!(large.len(), 10 + 12 + 100_000);
+    }
+
+    #[test]
+    fn base64_in_pieces_is_the_same_as_in_one() {
+        for len in [0, 1, BASE64_FROM - 1, BASE64_FROM, BASE64_FROM + 1, 3 * BASE64_FROM, 5 * BASE64_FROM + 2] {
+            let payload: Vec<u8> = (0..=250).cycle().take(len).collect();
+            let writer = || {
+                let mut body = Body::about(Format::Json, 0);
+                body.base64(&payload.clone().into());
+                let mut writer = FrameWriter::default();
+                writer.message(body);
+                writer
+            };
+            let mut joined = Vec::new();
+            for mut piece in writer().pieces() {
+                loop {
+                    let (bytes, rest) = piece.take();
+                    assert!(bytes.len() <= BASE64_FROM / 3 * 4 + HEADER_MAX + 2, "{}", bytes.len());
+                    joined.extend_from_slice(&bytes);
+                    let Some(rest) = rest else { break };
+                    piece = rest;
+                }
+            }
+            assert!(joined == writer().finish().parts.concat(), "{len}");
+            assert!(joined.ends_with(format!("{}\"", BASE64.encode(&payload)).as_bytes()), "{len}");
+        }
     }
 
     #[test]

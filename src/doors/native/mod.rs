@@ -6,6 +6,7 @@ mod entrance;
 mod frame;
 #[cfg(test)]
 mod fuzz;
+mod heartbeat;
 mod message;
 mod outbox;
 mod pace;
@@ -26,6 +27,12 @@ const PENDING_MAX: usize = 512;
 /// Bytes of one member's presence.
 const PRESENCE_BYTES_MAX: usize = 16 << 10;
 
+/// Bytes of the id of a `ping`.
+const PING_ID_BYTES_MAX: usize = 256;
+
+/// Bytes taken from the tail at once: what one slow connection can hold on to. While as much waits, nothing is read.
+const WRITE_AHEAD: usize = 256 << 10;
+
 /// Bytes of the first message.
 const HELLO_BYTES_MAX: usize = 64 << 10;
 
@@ -41,6 +48,7 @@ enum CloseReason {
     Flooding,
     TooSlow,
     Silent,
+    Unfinished,
     Busy,
     Denied,
     NoHello,
@@ -55,7 +63,7 @@ impl CloseReason {
             Self::NotUtf8 => 1007,
             Self::BadMessages | Self::Flooding => 1008,
             Self::TooLarge => 1009,
-            Self::TooSlow | Self::Silent | Self::Busy => 1013,
+            Self::TooSlow | Self::Silent | Self::Unfinished | Self::Busy => 1013,
             Self::Denied => 4401,
             Self::NoHello => 4408,
             Self::Replaced | Self::NotWelcome => 4409,
@@ -73,6 +81,7 @@ impl CloseReason {
             Self::Flooding => "too many control frames",
             Self::TooSlow => "nothing was read for 60 seconds",
             Self::Silent => "two pings without an answer",
+            Self::Unfinished => "a message came too slowly",
             Self::Busy => "the server has too much to do",
             Self::Denied => "not let in",
             Self::NoHello => "no hello in time",

@@ -19,7 +19,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 /// Parts written in one system call.
 const PARTS_PER_WRITE: usize = 64;
 
-/// Larger frames are left to the connection's task: the session must not spend its time copying them.
+/// Larger frames are left to the connection's task: the session must not spend its time encoding and copying them.
 const CARRIED_BYTES_MAX: usize = 16 << 10;
 
 /// What waits to be written to one connection.
@@ -190,10 +190,10 @@ impl Courier for Outbox {
             return Carried::Nothing;
         }
         let (slot, encode) = encoding(self.format);
-        let events = match chunk.only_part(waiting.cursor, slot, encode) {
-            Some(events) if events.len() <= CARRIED_BYTES_MAX => events,
-            _ if chunk.last_seq() <= waiting.cursor => Bytes::new(),
-            _ => return Carried::Nothing,
+        let events = match chunk.only_part(waiting.cursor, CARRIED_BYTES_MAX, slot, encode) {
+            Some(events) => events,
+            None if chunk.last_seq() <= waiting.cursor => Bytes::new(),
+            None => return Carried::Nothing,
         };
         let Some(frames) = self.with_notes(notes, events) else { return Carried::Nothing };
         if frames.is_empty() {

@@ -574,8 +574,8 @@ mod tests {
     }
 
     /// The text of each framed message (all below 64 KiB).
-    fn texts(frames: &crate::live::Frames) -> Vec<String> {
-        let bytes = frames.parts.concat();
+    fn texts(frames: &[bytes::Bytes]) -> Vec<String> {
+        let bytes = frames.concat();
         let (mut at, mut texts) = (0, Vec::new());
         while at < bytes.len() {
             let (len, head) = match bytes[at + 1] {
@@ -629,7 +629,7 @@ mod tests {
     #[test]
     fn what_the_door_writes_is_what_the_schema_says() {
         let (_, events) = play();
-        let texts = texts(&encode::events_json(&events));
+        let texts = texts(&encode::events_json(&events).parts);
         assert_eq!(texts.len(), events.len());
         for text in texts {
             let written: Value = serde_json::from_str(&text).unwrap();
@@ -646,8 +646,8 @@ mod tests {
     fn state_parts_are_what_the_schema_says() {
         let (session, _) = play();
         let mut parts = super::super::state_parts::StateParts::new(Box::new(session));
-        while let Some(frames) = parts.next_part(Format::Json) {
-            for text in texts(&frames) {
+        while let Some(part) = parts.next(Format::Json) {
+            for text in texts(&part) {
                 let written: Value = serde_json::from_str(&text).unwrap();
                 let typed: ServerMessage =
                     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));

@@ -1,9 +1,10 @@
 //! The session in parts: a joining client gets it piece by piece, at its own pace, from a state that no longer changes.
 
 use super::encode::{self, Object};
-use super::frame::{Format, FrameWriter};
-use crate::live::Frames;
+use super::frame::{Format, FrameWriter, Piece};
 use crate::session::{ChatMessage, Member, Node, Session, Task};
+use bytes::Bytes;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A part ends when it has this many bytes.
@@ -13,6 +14,8 @@ const PART_BYTES: usize = 256 << 10;
 pub(super) struct StateParts {
     state: Box<Session>,
     place: Option<Place>,
+    /// What is left of a part that has been begun.
+    pieces: VecDeque<Piece>,
     done: u64,
     total: u64,
 }
@@ -29,7 +32,7 @@ impl StateParts {
     pub(super) fn new(state: Box<Session>) -> Self {
         let totals = state.totals();
         let total = totals.members + totals.nodes + totals.tasks + totals.messages;
-        Self { state, place: Some(Place::Members(None)), done: 0, total }
+        Self { state, place: Some(Place::Members(None)), pieces: VecDeque::new(), done: 0, total }
     }
 
     /// The `seq` of the state.
@@ -37,8 +40,37 @@ impl StateParts {
         self.state.seq()
     }
 
-    /// The next part, framed; `None` after the last.
-    pub(super) fn next_part(&mut self, format: Format) -> Option<Frames> {
+    /// What comes next, framed: a part, or about 256 KiB of one that has more. `None` after the last.
+    pub(super) fn next(&mut self, format: Format) -> Option<Vec<Bytes>> {
+        if !self.is_within_part() {
+            self.pieces = self.next_part(format)?.into();
+        }
+        Some(self.next_of_part())
+    }
+
+    /// Whether a part has been begun and not ended.
+    pub(super) fn is_within_part(&self) -> bool {
+        !self.pieces.is_empty()
+    }
+
+    /// Goes on with the part that has been begun. Base64 is made as it is needed: it belongs to this reader alone.
+    pub(super) fn next_of_part(&mut self) -> Vec<Bytes> {
+        let mut ready = Vec::new();
+        while let Some(piece) = self.pieces.pop_front() {
+            let made_now = matches!(piece, Piece::Base64(_));
+            let (bytes, rest) = piece.take();
+            ready.push(bytes);
+            if let Some(rest) = rest {
+                self.pieces.push_front(rest);
+            }
+            if made_now {
+                break;
+            }
+        }
+        ready
+    }
+
+    fn next_part(&mut self, format: Format) -> Option<Vec<Piece>> {
         let mut place = self.place.take()?;
         let mut part = Object::begin(format, "state");
         part.field("seq", &self.state.seq());
@@ -56,7 +88,7 @@ impl StateParts {
         self.place = next;
         let mut writer = FrameWriter::default();
         writer.message(part.end());
-        Some(writer.finish())
+        Some(writer.pieces())
     }
 
     fn fill(&mut self, part: &mut Object, place: Place) -> Filled {

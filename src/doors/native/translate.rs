@@ -1,5 +1,6 @@
 //! From the wire to the session: turns parsed messages into operations, or says what is wrong with them.
 
+use super::PING_ID_BYTES_MAX;
 use super::message::{self, BadMessage, Envelope, Incoming, RawOperation, RawSet, base64};
 use crate::live::{Edit, Work};
 use crate::session::{
@@ -42,7 +43,13 @@ pub(super) fn client_message(incoming: &mut Incoming) -> Result<ClientMessage, B
             let data = envelope.data.ok_or_else(|| BadMessage::new(None, "presence needs data"))?;
             Ok(ClientMessage::Presence(Bytes::copy_from_slice(data.get().as_bytes())))
         }
-        "ping" => Ok(ClientMessage::Ping(envelope.id.map_or("null", |id| id.get()).to_owned())),
+        "ping" => {
+            let id = envelope.id.map_or("null", |id| id.get());
+            if id.len() > PING_ID_BYTES_MAX {
+                return Err(BadMessage::new(None, format!("the id of a ping may have {PING_ID_BYTES_MAX} bytes")));
+            }
+            Ok(ClientMessage::Ping(id.to_owned()))
+        }
         "hello" => Err(BadMessage::new(None, "hello was said already")),
         other => Err(BadMessage::new(envelope.op, format!("unknown type {other:?}"))),
     }
