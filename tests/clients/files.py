@@ -148,7 +148,8 @@ async def saves_and_restarts():
         expect(seconds < 5, True, f"stopped in {seconds:.1f} s")
         expect("Session saved to disk (reason: shutdown)" in daemon.log(), True, "the last save in the log")
         metadata = json.loads((data / "session_metadata.json").read_text())
-        expect(metadata["reason"], "shutdown", "reason of the last save")
+        # The visitor above may have left too shortly before to be saved by itself.
+        expect("shutdown" in metadata["reason"].split(", "), True, f"reason of the last save: {metadata['reason']}")
         daemon.start()
         daemon.wait_log("Session restored from disk")
         log = daemon.log()

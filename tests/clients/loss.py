@@ -13,6 +13,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -58,6 +59,10 @@ class Worker:
     def last_lines(self):
         lines = [line for line in self.log.read_text().splitlines() if line[0] in "WXR!"]
         return short("\n".join(lines[-8:]))
+
+    def freeze(self):
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGSTOP)
 
     def kill(self):
         if self.process.returncode is None:
@@ -286,7 +291,9 @@ async def settle(daemon, workers):
         else:
             evidence.marks[key] = (payload.media_type, [])
     for worker in workers:
-        worker.kill()  # before somebody sees the others leave
+        worker.freeze()  # nobody is to see the others leave: that is after the end
+    for worker in workers:
+        worker.kill()
     await fresh.drop()
     return evidence
 
