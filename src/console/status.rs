@@ -3,6 +3,7 @@
 use super::health::Readiness;
 use super::routes::Console;
 use crate::live::{Directory, Mode, SessionHandle};
+use crate::ops::clock::micros;
 use serde::Serialize;
 
 /// What the journal has done since the start.
@@ -87,10 +88,6 @@ fn sessions(directory: &Directory) -> Vec<SessionStatus> {
     let mut sessions: Vec<SessionStatus> = served.iter().map(session_status).chain(refused).collect();
     sessions.sort_by(|one, other| one.name.cmp(&other.name));
     sessions
-}
-
-fn micros(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn session_status(session: &SessionHandle) -> SessionStatus {

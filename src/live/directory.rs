@@ -64,7 +64,7 @@ impl Directory {
 
     /// Why sessions that exist are not served, in order of their names.
     pub fn refusals(&self) -> Vec<String> {
-        self.lock_refused().values().cloned().collect()
+        self.refused().into_iter().map(|(_, why)| why).collect()
     }
 
     /// Why this session, which exists, is not served.

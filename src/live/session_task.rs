@@ -289,12 +289,14 @@ impl SessionTask {
             }
         }
         for join in released.joins {
-            if join.decided.is_ok() && !self.holds_name(&join.subscriber) {
-                // The same client was faster elsewhere.
-                _ = join.reply.send(Err(JoinError::Replaced));
-                continue;
+            if join.decided.is_ok() {
+                if !self.holds_name(&join.subscriber) {
+                    // The same client was faster elsewhere.
+                    _ = join.reply.send(Err(JoinError::Replaced));
+                    continue;
+                }
+                tracing::info!(session = %self.name, "{} joined as {:?}", join.subscriber.name, join.subscriber.role);
             }
-            tracing::info!(session = %self.name, "{} joined as {:?}", join.subscriber.name, join.subscriber.role);
             self.welcome(join);
         }
         if let Some(chunk) = chunk {

@@ -1,8 +1,8 @@
 //! What `SIGQUIT` writes to the log: the numbers of every session and of the store, as `key=value`.
 
 use crate::live::{Mode, SessionHandle};
+use crate::ops::clock::micros;
 use crate::storage::store::Status;
-use std::time::Duration;
 
 pub(super) fn sessions(sessions: &[SessionHandle]) {
     for session in sessions {
@@ -51,8 +51,4 @@ pub(super) fn store(status: &Status) {
     if let Some(trouble) = &status.trouble {
         tracing::info!(disk_full = trouble.disk_full, "Nothing can be written: {}", trouble.message);
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

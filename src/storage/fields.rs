@@ -2,6 +2,10 @@
 
 use crate::session::SessionName;
 
+/// No stored number that counts (segment, epoch, batch, `seq`) ever comes near this: whatever says more is not ours, and
+/// there is always a next one.
+pub(super) const COUNT_MAX: u64 = 1 << 63;
+
 /// What is left of a block. Everything that it gives is `None` when the bytes run out or make no sense.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],

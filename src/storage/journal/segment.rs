@@ -3,7 +3,7 @@
 use super::frame::{FLAG_LAST, FRAME_HEADER, FrameHeader, Kind, Seed, stride};
 use super::positions::Positions;
 use super::{DIRECTORY, Lineage};
-use crate::storage::fields::Fields;
+use crate::storage::fields::{COUNT_MAX, Fields};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -35,9 +35,6 @@ pub(super) fn doomed_path(number: u64) -> PathBuf {
 pub(super) fn spare_path() -> PathBuf {
     Path::new(DIRECTORY).join(SPARE)
 }
-
-/// No number, epoch or batch ever comes near this: whatever says more is not ours, and there is always a next one.
-const COUNT_MAX: u64 = 1 << 63;
 
 /// The number in a segment's file name; `None` if it is not the name of one.
 pub(super) fn number_in(name: &Path) -> Option<u64> {

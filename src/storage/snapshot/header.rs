@@ -3,7 +3,7 @@
 use super::{BLOCK_LEN, SnapshotError};
 use crate::session::{SessionName, Timestamp};
 use crate::storage::codec::CODEC_ID;
-use crate::storage::fields::{Fields, put_text};
+use crate::storage::fields::{COUNT_MAX, Fields, put_text};
 use crate::storage::{Branch, Run, Summary};
 use std::fmt;
 
@@ -18,8 +18,6 @@ const INCOMPAT_KNOWN: u32 = 0;
 pub(super) const RUNS_MAX: usize = 64;
 /// Most bytes of all reasons together.
 const REASONS_BYTES_MAX: usize = 1024;
-/// No epoch or seq ever comes near this: there is always a next one.
-const COUNT_MAX: u64 = 1 << 63;
 const CRC_AT: usize = BLOCK_LEN - 4;
 
 /// Identifies one snapshot: 128 random bits. A copy of the file has the same id.
