@@ -2,6 +2,8 @@
 #   docker build -t hotset .
 
 FROM rust:1.95-slim-bookworm AS build
+# For the allocator's build.
+RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 # With an explicit target the flags do not reach build scripts, which cannot be static.
