@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// CPU time after which a turn takes no more edits.
-const TURN: Duration = Duration::from_millis(5);
+const TURN: Duration = Duration::from_micros(250);
 
 /// Work, in bytes read, from which an edit is worth a look at the clock. It costs as much as a small edit.
 const HEAVY: u64 = 16 << 10;
 
-/// Small edits between looks at the clock.
-const LOOK_EVERY: u32 = 64;
+/// Small edits between looks at the clock: each takes 10 µs, and five times as much while a save shares the scene.
+const LOOK_EVERY: u32 = 4;
 
 /// Work that may wait for one connection, in bytes read: as much as the largest edit.
 const WORK_MAX: u64 = 64 << 20;
@@ -35,8 +35,8 @@ impl Budget {
     /// An edit of so much work begins.
     pub(super) fn before(&mut self, work: u64) {
         self.edits += 1;
-        if self.looks(work) {
-            self.begun.get_or_insert_with(clock::thread_cpu);
+        if self.begun.is_none() && self.looks(work) {
+            self.begun = Some(clock::thread_cpu());
         }
     }
 

@@ -9,8 +9,9 @@ use crate::session::{Event, Session};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Events after which the older state is replaced: replaying as many takes well under a millisecond.
-const EVENTS_MAX: usize = 256;
+/// Events after which the older state is replaced. Replaying as many is quick, and so is dropping it: that frees, in a
+/// scene of 100,000 nodes, three nodes of the tree for each event, with 64 references in each.
+const EVENTS_MAX: usize = 32;
 
 /// Work of events, in bytes read, after which it is replaced.
 const WORK_MAX: u64 = 4 << 20;
