@@ -153,7 +153,13 @@ fn write_parts<T: Serialize>(
     size: impl Fn(&T) -> usize,
 ) -> io::Result<()> {
     let (mut part, mut bytes, mut body) = (Vec::new(), 0, Vec::new());
-    let mut flush = |part: &mut Vec<T>| {
+    let mut flush = |part: &mut Vec<T>, bytes: usize| {
+        if bytes > SECTION_BYTES {
+            // A single large item: a copy of it would be the largest part of what a save takes.
+            out.large_section(tag, SCHEMA, &|out| codec::encode_to(part, out))?;
+            part.clear();
+            return Ok(());
+        }
         body.clear();
         codec::encode_into(part, &mut body);
         part.clear();
@@ -162,13 +168,13 @@ fn write_parts<T: Serialize>(
     for item in items {
         let more = 256 + size(&item);
         if bytes + more > SECTION_BYTES && !part.is_empty() {
-            flush(&mut part)?;
+            flush(&mut part, bytes)?;
             bytes = 0;
         }
         bytes += more;
         part.push(item);
     }
-    if part.is_empty() { Ok(()) } else { flush(&mut part) }
+    if part.is_empty() { Ok(()) } else { flush(&mut part, bytes) }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]

@@ -39,7 +39,17 @@ pub trait Machine: Clone + Send + 'static {
 pub trait Sections {
     /// Adds one section: a four-letter tag, the schema version of its body, and the body (at most 64 MiB).
     fn section(&mut self, tag: [u8; 4], schema: u16, body: &[u8]) -> std::io::Result<()>;
+
+    /// Adds one section with a large body, which is not held in memory: `encode` writes it, twice the same.
+    fn large_section(&mut self, tag: [u8; 4], schema: u16, encode: &Encode<'_>) -> std::io::Result<()> {
+        let mut body = Vec::new();
+        encode(&mut body)?;
+        self.section(tag, schema, &body)
+    }
 }
+
+/// Writes a body, the same whenever it is asked.
+pub type Encode<'a> = dyn Fn(&mut dyn std::io::Write) -> std::io::Result<()> + 'a;
 
 /// Counts of what a state holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -4,7 +4,9 @@ use crate::toy::Toy;
 use hotset::session::{SessionName, Timestamp};
 use hotset::storage::snapshot::{self, Header, Purpose, SnapshotError, SnapshotId};
 use hotset::storage::vfs::{Open, SimDisk, Vfs, read_all};
-use hotset::storage::{Branch, Machine, Run};
+use hotset::storage::{Branch, Machine, Run, SaveState, Sections, Summary};
+use std::cell::Cell;
+use std::io;
 use std::path::Path;
 
 const FILE: &str = "s.bin";
@@ -165,4 +167,62 @@ fn a_snapshot_after_which_no_event_could_come_is_not_one() {
     let header = Header { seq: u64::MAX, ..header(&Toy::default()) };
     assert!(snapshot::write(&disk, Path::new(FILE), &header, &Toy::default()).is_err());
     assert!(snapshot::read_header(&disk, Path::new(FILE)).is_err());
+}
+
+/// One body, written at once or as it is encoded; `again` is what it says the second time.
+struct Large {
+    body: Vec<u8>,
+    again: Option<Vec<u8>>,
+    at_once: bool,
+}
+
+impl SaveState for Large {
+    fn write_sections(&self, out: &mut dyn Sections) -> io::Result<()> {
+        if self.at_once {
+            return out.section(*b"LIST", 1, &self.body);
+        }
+        let asked = Cell::new(0);
+        out.large_section(*b"LIST", 1, &|out| {
+            asked.set(asked.get() + 1);
+            let body = self.again.as_ref().filter(|_| asked.get() > 1).unwrap_or(&self.body);
+            // As an encoder does: a few bytes, much, a few bytes.
+            let (first, rest) = body.split_at(7);
+            let (middle, last) = rest.split_at(rest.len() - 3);
+            [first, middle, last].into_iter().try_for_each(|piece| out.write_all(piece))
+        })
+    }
+
+    fn seq(&self) -> u64 {
+        1
+    }
+
+    fn summary(&self) -> Summary {
+        Summary::default()
+    }
+}
+
+#[test]
+fn a_large_section_is_the_same_file_however_it_is_written() {
+    let file = |at_once| {
+        let disk = SimDisk::new();
+        let body = (0..3_000_001_u32).map(|n| (n % 251) as u8).collect();
+        let large = Large { body, again: None, at_once };
+        snapshot::write(&disk, Path::new(FILE), &header(&Toy::default()), &large).unwrap();
+        read_all(&disk, Path::new(FILE), 8 << 20).unwrap()
+    };
+    assert!(file(true) == file(false));
+}
+
+#[test]
+fn a_section_that_is_too_large_or_encoded_differently_each_time_makes_no_file_that_passes() {
+    let short = || vec![1; 20];
+    for again in [vec![1; 19], vec![1; 21], vec![2; 20]] {
+        let disk = SimDisk::new();
+        let large = Large { body: short(), again: Some(again), at_once: false };
+        assert!(snapshot::write(&disk, Path::new(FILE), &header(&Toy::default()), &large).is_err());
+    }
+    let disk = SimDisk::new();
+    let large = Large { body: vec![0; (64 << 20) + 1], again: None, at_once: false };
+    let error = snapshot::write(&disk, Path::new(FILE), &header(&Toy::default()), &large).unwrap_err();
+    assert!(error.to_string().contains("64 MiB"), "{error}");
 }

@@ -1,10 +1,14 @@
 //! Section headers, the table of their offsets, and the last block of a snapshot file.
 
 use super::{BLOCK, BLOCK_LEN, SECTION_BYTES_MAX, SnapshotError};
+use crate::storage::Encode;
 use crate::storage::fields::Fields;
+use std::io::{self, BufWriter, Write};
 
 /// Bytes of a section's header; its body follows at once.
 pub(super) const SECTION_HEADER: usize = 64;
+/// Bytes that are collected before a body that is not in memory is hashed or written.
+pub(super) const ENCODE_BUFFER: usize = 64 << 10;
 /// Begins the last block.
 const END_MAGIC: [u8; 8] = *b"HSSNAPEN";
 
@@ -25,6 +29,17 @@ impl SectionHeader {
     /// Describes a body.
     pub(super) fn of(tag: [u8; 4], schema: u16, body: &[u8]) -> Self {
         Self { tag, schema, len: body.len() as u64, hash: blake3::hash(body) }
+    }
+
+    /// Describes the body that `encode` writes.
+    pub(super) fn of_encoded(tag: [u8; 4], schema: u16, encode: &Encode<'_>) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        // It hashes large pieces at once, and small ones slowly.
+        let mut out = BufWriter::with_capacity(ENCODE_BUFFER, &mut hasher);
+        encode(&mut out)?;
+        out.flush()?;
+        drop(out);
+        Ok(Self { tag, schema, len: hasher.count(), hash: hasher.finalize() })
     }
 
     /// The header as it is written: raw and stored length are the same, because nothing compresses yet.

@@ -1,10 +1,10 @@
 //! Streams a state into a new snapshot file, synced as it goes, and proves it by reading it back.
 
-use super::section::{End, SECTION_HEADER, SectionHeader};
+use super::section::{ENCODE_BUFFER, End, SECTION_HEADER, SectionHeader};
 use super::{BLOCK_LEN, Header, SECTION_BYTES_MAX, SnapshotError, aligned, verify};
 use crate::storage::vfs::{Open, Vfs, VfsFile};
-use crate::storage::{SaveState, Sections};
-use std::io;
+use crate::storage::{Encode, SaveState, Sections};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 /// The dirty pages of a save never exceed this, so that no sync beside it waits for more.
@@ -90,7 +90,7 @@ impl Writer {
 impl Sections for Writer {
     fn section(&mut self, tag: [u8; 4], schema: u16, body: &[u8]) -> io::Result<()> {
         if body.len() as u64 > SECTION_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a section is over 64 MiB"));
+            return Err(too_large());
         }
         let header: [u8; SECTION_HEADER] = SectionHeader::of(tag, schema, body).encode();
         self.offsets.extend_from_slice(&self.at.to_le_bytes());
@@ -102,4 +102,42 @@ impl Sections for Writer {
         self.put(&body[first..])?;
         self.pad()
     }
+
+    fn large_section(&mut self, tag: [u8; 4], schema: u16, encode: &Encode<'_>) -> io::Result<()> {
+        let section = SectionHeader::of_encoded(tag, schema, encode)?;
+        if section.len > SECTION_BYTES_MAX {
+            return Err(too_large());
+        }
+        let header = section.encode();
+        self.offsets.extend_from_slice(&self.at.to_le_bytes());
+        self.root.update(&header);
+        self.put(&header)?;
+        let body_at = self.at;
+        let mut out = BufWriter::with_capacity(ENCODE_BUFFER, Body(self));
+        encode(&mut out)?;
+        out.flush()?;
+        drop(out);
+        if self.at - body_at != section.len {
+            return Err(io::Error::other("a section was encoded differently the second time"));
+        }
+        self.pad()
+    }
+}
+
+/// The body of a section, written as it comes.
+struct Body<'a>(&'a mut Writer);
+
+impl Write for Body<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.put(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "a section is over 64 MiB")
 }
