@@ -1,0 +1,1 @@
+//! From bytes to messages, without any I/O.

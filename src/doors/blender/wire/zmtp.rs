@@ -1,0 +1,1 @@
+//! The opening of a ZMTP 3.x connection, on the side of a ROUTER with mechanism NULL.
