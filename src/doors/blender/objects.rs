@@ -1,8 +1,12 @@
 //! What Multi-User clients and servers say to each other: each message typed, and scanned before anything in it is
 //! believed.
 
+#[cfg(test)]
+mod tests;
+
 mod outbound;
 mod read;
+mod values;
 
 use crate::formats::pickle::{Value, Violation};
 use crate::session::{MemberName, NodeId};
@@ -214,16 +218,22 @@ pub(super) struct ObjectError {
     pub(super) kind: Option<Kind>,
     /// In which chunk the fault lies.
     pub(super) chunk: usize,
+    /// In which chunk of the node that lies in that chunk.
+    pub(super) inner: Option<usize>,
     /// What is wrong.
     pub(super) fault: Fault,
 }
 
 impl fmt::Display for ObjectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            Some(kind) => write!(f, "{kind:?}, chunk {}: {}", self.chunk, self.fault),
-            None => write!(f, "chunk {}: {}", self.chunk, self.fault),
+        if let Some(kind) = self.kind {
+            write!(f, "{kind:?}, ")?;
         }
+        write!(f, "chunk {}", self.chunk)?;
+        if let Some(inner) = self.inner {
+            write!(f, ", chunk {inner} of the node in it")?;
+        }
+        write!(f, ": {}", self.fault)
     }
 }
 
@@ -233,9 +243,12 @@ pub(super) enum Fault {
     /// A pickle holds what it must not: with opcode, offset and name.
     #[error(transparent)]
     Pickle(#[from] Violation),
-    /// A message of this kind does not belong here, or is none.
+    /// It does not belong here, or is not what it should be.
     #[error("{0}")]
     Shape(&'static str),
+    /// A field of a dict is missing, or is of another type.
+    #[error("there is no {0}, or it is of the wrong type")]
+    Missing(&'static str),
     /// There is too much of something.
     #[error("more than {max} {what}")]
     TooMuch {
