@@ -275,6 +275,14 @@ pub const KEYS: &[Key] = &[
         "Bytes of one node's payload.",
     ),
     key(
+        "max_node_deltas",
+        "1024",
+        Live,
+        count(1, 65_536, |s, v| s.sessions.limits.deltas = v),
+        "Changes that are kept one after the other on one node's payload (Blender's, above all). They are folded into \
+         one long before; it stops edits of the node only if that does not succeed.",
+    ),
+    key(
         "max_dependencies",
         "4096",
         Live,
@@ -338,6 +346,20 @@ pub const KEYS: &[Key] = &[
         Live,
         count(1, 100_000, |s, v| s.sessions.limits.clients_remembered = v),
         "Client programs whose applied operations a session remembers, so that a resent one is applied once.",
+    ),
+    key(
+        "max_session_settings",
+        "64",
+        Live,
+        count(1, 1_024, |s, v| s.sessions.limits.settings = v),
+        "Settings that admins keep with one session (`session.set`).",
+    ),
+    key(
+        "max_session_setting",
+        "64KiB",
+        Live,
+        bytes(64, MIB, |s, v| s.sessions.limits.setting_bytes = v),
+        "Bytes of one of them.",
     ),
 ];
 
