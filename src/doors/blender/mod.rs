@@ -1,8 +1,27 @@
-//! The Blender door: unmodified Multi-User clients. Below it lie the two transports (`wire`) and what is said on them
-//! (`objects`); `import` reads what the old server and the add-on left behind.
+//! The Blender door: unmodified Multi-User clients. At the bottom lie the two transports (`wire`) and what is said on them
+//! (`objects`). A `peer` is one client on its lines; a `visit` is one that has logged in; the `room` is what all visitors
+//! of a session share. `import` reads what the old server and the add-on left behind.
 
+mod desk;
+mod door;
+mod edits;
+mod farewell;
 pub mod import;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the flows that use it are still to come"))]
+mod joining;
+mod lines;
+mod login;
 mod objects;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the flows that use it are still to come"))]
+mod opening;
+mod peer;
+mod people;
+mod pulse;
+mod relay;
+mod room;
+mod roster;
+mod said;
+mod settling;
+mod truth;
+mod visit;
 mod wire;
+
+pub use door::{BlenderDoor, BlenderSettings, Channel};
