@@ -21,4 +21,4 @@ pub use read::read;
 pub use scan::{Scan, scan, texts_of};
 pub use value::{Class, Object, Value};
 pub use violation::{Reason, Violation};
-pub use write::{WriteError, write};
+pub use write::{WriteError, write, write_listed};
