@@ -1,7 +1,7 @@
 //! The two transports of Multi-User clients, ZMTP and plain TCP, as one: links that carry messages of chunks.
 //!
-//! Bytes become messages without any I/O in `zmtp` (its opening), `framing` (TCP's opening, and the frames of both) and
-//! `assembly` (chunks, charged as they arrive); `link` does the reading and writing.
+//! Bytes become messages without any I/O in `zmtp` (its opening and commands), `framing` (TCP's opening, and the frames
+//! of both) and `assembly` (chunks, charged as they arrive); `greet`, `link` and `queue` do the reading and writing.
 
 use crate::session::ClientId;
 
@@ -117,7 +117,10 @@ pub(super) fn frame(transport: Transport, chunks: &[Bytes]) -> Vec<Bytes> {
 
 mod assembly;
 mod framing;
+mod greet;
 mod link;
+mod queue;
 mod zmtp;
 
-pub(super) use link::{Link, LinkReader, LinkWriter, greet};
+pub(super) use greet::greet;
+pub(super) use link::{Link, LinkReader, LinkWriter};

@@ -1,6 +1,6 @@
-//! How chunks lie in the stream, for both transports.
+//! How chunks lie in the stream, for both transports; and how a TCP connection begins.
 
-use super::Transport;
+use super::{Channel, PeerId, Transport, WireError};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -12,6 +12,29 @@ pub(super) const MORE: u8 = 1;
 
 /// Bit of a ZMTP frame's first byte: the length has eight bytes.
 pub(super) const LONG: u8 = 2;
+
+/// Bit of a ZMTP frame's first byte: it is a command, and no part of a message.
+pub(super) const COMMAND: u8 = 4;
+
+/// Bytes with which a TCP connection begins: the length of an identity, the identity, a role.
+pub(super) const PREAMBLE: usize = 4 + 16 + 1;
+
+/// Reads them.
+pub(super) fn preamble(bytes: &[u8; PREAMBLE]) -> Result<(PeerId, Channel), WireError> {
+    let [0, 0, 0, 16, identity @ .., role] = bytes else {
+        return Err(WireError::Malformed("the identity does not have 16 bytes"));
+    };
+    let Some(peer) = PeerId::new(identity) else {
+        return Err(WireError::Malformed("the identity does not have 16 bytes"));
+    };
+    let channel = match role {
+        b'C' => Channel::Command,
+        b'D' => Channel::Data,
+        b'T' => Channel::Ttl,
+        _ => return Err(WireError::Malformed("the role is none of C, D and T")),
+    };
+    Ok((peer, channel))
+}
 
 /// A message as it goes over the wire.
 pub(super) fn frame(transport: Transport, chunks: &[Bytes]) -> Vec<Bytes> {
