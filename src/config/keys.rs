@@ -114,8 +114,8 @@ pub const KEYS: &[Key] = &[
         "5555",
         Restart,
         Kind::Port { max: 65_533, set: |s, v| s.network.port = v },
-        "First of the three ports for Blender Multi-User (this one and the next two); 0 = any free ones. Not used yet: \
-         nothing listens there.",
+        "First of the three ports for Blender Multi-User: this one, and for replication 0.9.10 the next two; 0 = any three \
+         that are free, not necessarily next to each other.",
     ),
     key(
         "log_level",
@@ -129,7 +129,8 @@ pub const KEYS: &[Key] = &[
         "10000",
         Live,
         milliseconds(Duration::from_millis(100), Duration::from_mins(10), |s, v| s.network.timeout = v),
-        "How long a client may take to connect and say who it is. A bare number is milliseconds.",
+        "How long a client may take to connect and say who it is, and how long a Blender client may give no sign of life \
+         before it counts as gone. A bare number is milliseconds.",
     ),
     key(
         "data_dir",
@@ -167,7 +168,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "doors",
-        "native",
+        "native,blender",
         Restart,
         Kind::Doors { set: |s, v| s.network.doors = v },
         "Which client protocols are served.",

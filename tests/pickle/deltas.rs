@@ -63,7 +63,10 @@ fn a_recorded_session_of_blender_ends_in_the_recorded_graph() {
     let recorded: serde_json::Value = serde_json::from_slice(&unpacked("blender_4.5_final_graph.json.gz")).unwrap();
     let recorded = recorded.as_object().unwrap();
     assert_eq!(recorded.len(), 47);
-    assert_eq!(nodes.keys().collect::<Vec<_>>(), recorded.keys().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+    assert_eq!(
+        nodes.keys().collect::<Vec<_>>(),
+        recorded.keys().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    );
     for (id, node) in &nodes {
         let expected = &recorded[id];
         assert_eq!(node.owner, expected["owner"], "{id}");

@@ -92,11 +92,13 @@ impl BlenderDoor {
     fn introduce(self: &Arc<Self>, arrival: Arrival) {
         let id = arrival.link.peer();
         let mut peers = self.peers();
-        let arrival = match peers.get(&id).map(|known| known.try_send(arrival)) {
-            None => return self.begin(id, arrival, &mut peers),
-            Some(Ok(())) => return,
-            Some(Err(mpsc::error::TrySendError::Closed(arrival))) => arrival,
-            Some(Err(mpsc::error::TrySendError::Full(_))) => return,
+        let arrival = match peers.get(&id) {
+            None => arrival,
+            Some(known) => match known.try_send(arrival) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(_)) => return tracing::debug!("One client connects too often"),
+                Err(mpsc::error::TrySendError::Closed(arrival)) => arrival,
+            },
         };
         self.begin(id, arrival, &mut peers);
     }

@@ -4,12 +4,7 @@ use super::wire::{Channel, Link, LinkReader, LinkWriter, Transport, WireError, f
 use bytes::Bytes;
 use std::any::Any;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-
-/// All channels, in the order in which they are looked at.
-const CHANNELS: [Channel; 3] = [Channel::Command, Channel::Data, Channel::Ttl];
 
 /// Bytes that may wait to be written on all lines before nothing more is taken from the tail.
 const WRITE_AHEAD: usize = 512 << 10;
@@ -44,8 +39,6 @@ struct Ends {
 pub(super) struct Lines {
     ends: [Option<Ends>; 3],
     transport: Option<Transport>,
-    /// Which channel is read first next time.
-    turn: usize,
     /// Somebody waits for [`LineEvent::Drained`].
     thirsty: bool,
     /// Bytes handed to the sockets since the beginning.
@@ -127,49 +120,31 @@ impl Lines {
         room
     }
 
-    /// Writes what waits, and reads one message. Unless `read`, only signs of life are read.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>, read: bool) -> Poll<LineEvent> {
-        if let Poll::Ready(ended) = self.poll_flush(context) {
-            return Poll::Ready(ended);
-        }
-        if self.thirsty && self.waiting() < WRITE_AHEAD / 2 {
-            self.thirsty = false;
-            return Poll::Ready(LineEvent::Drained);
-        }
-        for step in 0..CHANNELS.len() {
-            let slot = (self.turn + step) % CHANNELS.len();
-            if (read || CHANNELS[slot] == Channel::Ttl)
-                && let Poll::Ready(event) = self.poll_read(slot, context)
-            {
-                self.turn = slot + 1;
-                return Poll::Ready(event);
+    /// Writes what waits, and reads one message. Unless `read`, only signs of life are read. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self, read: bool) -> LineEvent {
+        loop {
+            if self.thirsty && self.waiting() < WRITE_AHEAD / 2 {
+                self.thirsty = false;
+                return LineEvent::Drained;
+            }
+            let [command, data, ttl] = &mut self.ends;
+            let (channel, news) = tokio::select! {
+                news = watch(command, read) => (Channel::Command, news),
+                news = watch(data, read) => (Channel::Data, news),
+                news = watch(ttl, true) => (Channel::Ttl, news),
+            };
+            match news {
+                Ok(News::Message(message)) => return LineEvent::Message(channel, message),
+                Ok(News::Written) => {}
+                Ok(News::Closed) => return self.ended(channel, None),
+                Err(error) => return self.ended(channel, Some(error)),
             }
         }
-        Poll::Pending
     }
 
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<LineEvent> {
-        for (channel, slot) in CHANNELS.into_iter().zip(&mut self.ends) {
-            let Some(ends) = slot.as_mut().filter(|ends| ends.writer.queued_bytes() > 0) else { continue };
-            if let Poll::Ready(Err(error)) = pin!(ends.writer.flush()).poll(context) {
-                *slot = None;
-                return Poll::Ready(LineEvent::Ended(channel, Some(error.into())));
-            }
-        }
-        Poll::Pending
-    }
-
-    fn poll_read(&mut self, slot: usize, context: &mut Context<'_>) -> Poll<LineEvent> {
-        let Some(ends) = &mut self.ends[slot] else { return Poll::Pending };
-        let channel = CHANNELS[slot];
-        let why = match pin!(ends.reader.next()).poll(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(Some(message))) => return Poll::Ready(LineEvent::Message(channel, message)),
-            Poll::Ready(Ok(None)) => None,
-            Poll::Ready(Err(error)) => Some(error),
-        };
-        self.ends[slot] = None;
-        Poll::Ready(LineEvent::Ended(channel, why))
+    fn ended(&mut self, channel: Channel, why: Option<WireError>) -> LineEvent {
+        self.ends[index(channel)] = None;
+        LineEvent::Ended(channel, why)
     }
 
     /// Writes what waits, for as long as the client takes it, and closes.
@@ -181,5 +156,22 @@ impl Lines {
             }
             ends.writer.close();
         }
+    }
+}
+
+/// What has happened at one end.
+enum News {
+    Message(Vec<Bytes>),
+    Closed,
+    Written,
+}
+
+async fn watch(ends: &mut Option<Ends>, read: bool) -> Result<News, WireError> {
+    let Some(Ends { reader, writer, .. }) = ends else { return std::future::pending().await };
+    let waits = writer.queued_bytes() > 0;
+    tokio::select! {
+        written = writer.flush(), if waits => Ok(written.map(|()| News::Written)?),
+        message = reader.next(), if read => Ok(message?.map_or(News::Closed, News::Message)),
+        else => std::future::pending().await,
     }
 }

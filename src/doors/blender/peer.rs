@@ -55,7 +55,6 @@ pub(super) struct Peer {
     gone: Option<Instant>,
     /// What had been written when that last changed, and when.
     progress: (u64, Instant),
-    lines_first: bool,
 }
 
 impl Peer {
@@ -75,7 +74,6 @@ impl Peer {
             came: now,
             gone: None,
             progress: (0, now),
-            lines_first: false,
         }
     }
 
@@ -91,35 +89,28 @@ impl Peer {
     }
 
     async fn next(&mut self) -> Happening {
-        let Self { arrivals, lines, visit, ticks, lines_first, .. } = self;
+        let Self { arrivals, lines, visit, ticks, .. } = self;
         let may_read = visit.as_ref().is_none_or(Visit::may_read);
-        // So that neither a flood of messages nor one of news keeps the other waiting.
-        *lines_first = !*lines_first;
-        std::future::poll_fn(|context| {
-            if let Poll::Ready(Some(arrival)) = arrivals.poll_recv(context) {
-                return Poll::Ready(Happening::Arrived(arrival));
-            }
-            if ticks.poll_tick(context).is_ready() {
-                return Poll::Ready(Happening::Tick);
-            }
-            if *lines_first && let Poll::Ready(event) = lines.poll(context, may_read) {
-                return Poll::Ready(Happening::Line(event));
-            }
-            if let Some(visit) = visit
-                && visit.membership.subscriber().poll_woken(context).is_ready()
-            {
-                return Poll::Ready(Happening::Woken);
-            }
-            lines.poll(context, may_read).map(Happening::Line)
-        })
-        .await
+        let woken = std::future::poll_fn(|context| match visit {
+            Some(visit) => visit.membership.subscriber().poll_woken(context),
+            None => Poll::Pending,
+        });
+        // In no fixed order, so that neither a flood of messages nor one of news keeps the other waiting.
+        tokio::select! {
+            Some(arrival) = arrivals.recv() => Happening::Arrived(arrival),
+            _ = ticks.tick() => Happening::Tick,
+            () = woken => Happening::Woken,
+            event = lines.next(may_read) => Happening::Line(event),
+        }
     }
 
     async fn take(&mut self, happening: Happening) -> Result<(), Farewell> {
         match happening {
             Happening::Arrived(arrival) => self.arrived(arrival).await,
             Happening::Line(LineEvent::Message(channel, message)) => self.message(channel, &message).await,
-            Happening::Line(LineEvent::Ended(channel, why)) => self.ended(channel, why.as_ref().map(ToString::to_string)),
+            Happening::Line(LineEvent::Ended(channel, why)) => {
+                self.ended(channel, why.as_ref().map(ToString::to_string))
+            }
             Happening::Line(LineEvent::Drained) | Happening::Woken => match &mut self.visit {
                 Some(visit) => visit.woken(&mut self.lines).await,
                 None => Ok(()),

@@ -139,8 +139,11 @@ fn further(id: &TaskId, task: &Task, said: &Fields) -> Option<Operation> {
         TaskStatus::Done => 2,
     };
     let patch = TaskPatch { status: Some(said.status), ..TaskPatch::default() };
-    (progress(said.status) > progress(task.status))
-        .then(|| Operation::TaskPatch { id: id.clone(), patch, if_revision: None })
+    (progress(said.status) > progress(task.status)).then(|| Operation::TaskPatch {
+        id: id.clone(),
+        patch,
+        if_revision: None,
+    })
 }
 
 /// What the client means by sending its newest chat messages: those of its own that are not known yet are new. Each is
@@ -160,7 +163,11 @@ pub(super) fn chat_said(text: &str, name: &MemberName, state: &Session) -> Resul
             "code" => ChatKind::Code,
             _ => ChatKind::Text,
         };
-        operations.push(Operation::ChatPost(ChatDraft { id: Some(id), kind, text: fitting(said, LONG_TEXT_BYTES_MAX) }));
+        operations.push(Operation::ChatPost(ChatDraft {
+            id: Some(id),
+            kind,
+            text: fitting(said, LONG_TEXT_BYTES_MAX),
+        }));
     }
     Ok(operations)
 }

@@ -59,7 +59,8 @@ impl Pulse {
     /// What to do now. A client without a helper process is never lost by its silence.
     pub(super) fn beat(&mut self, timeout: Duration, now: Instant) -> Beat {
         let Some(beating) = &mut self.beating else { return Beat::Wait };
-        let (silent, asked) = (now.saturating_duration_since(beating.heard), now.saturating_duration_since(beating.asked));
+        let (silent, asked) =
+            (now.saturating_duration_since(beating.heard), now.saturating_duration_since(beating.asked));
         if beating.waiting && silent > timeout && asked > timeout.min(PING_EVERY) {
             return Beat::Lost;
         }

@@ -206,9 +206,10 @@ impl Roster {
         if seen >= version {
             return (version, Vec::new());
         }
-        let others = inner.users.iter_mut().filter(|(name, user)| {
-            *name != own && user.newest.version > seen && list.names.contains(*name)
-        });
+        let others = inner
+            .users
+            .iter_mut()
+            .filter(|(name, user)| *name != own && user.newest.version > seen && list.names.contains(*name));
         let messages = others.filter_map(|(name, user)| user.update_since(name, seen, transport)).collect();
         (version, messages)
     }

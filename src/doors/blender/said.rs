@@ -63,11 +63,8 @@ impl Visit {
             return Ok(());
         }
         let state = self.state().await?;
-        let operations = if key == TASKS {
-            self.memory.tasks_said(text, &state)
-        } else {
-            chat_said(text, self.name(), &state)
-        };
+        let operations =
+            if key == TASKS { self.memory.tasks_said(text, &state) } else { chat_said(text, self.name(), &state) };
         match operations {
             Ok(operations) => self.ask_for_each(operations).await,
             Err(why) => {
@@ -88,8 +85,7 @@ impl Visit {
     /// Members of other doors see what the client says of itself as their own presence: JSON.
     fn show_to_others(&self) {
         let entries = self.room.roster.entries(self.name());
-        let shown: Map<String, Json> =
-            entries.iter().map(|(key, value)| (key.to_string(), to_json(value))).collect();
+        let shown: Map<String, Json> = entries.iter().map(|(key, value)| (key.to_string(), to_json(value))).collect();
         let text = json!({ "multi_user": shown }).to_string();
         if text.len() <= SHOWN_BYTES_MAX {
             self.membership.signal(Bytes::from(text));

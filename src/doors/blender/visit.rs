@@ -228,7 +228,9 @@ impl Visit {
             }
             let chunk = match shared.tail.after(self.cursor) {
                 Following::Nothing => return Ok(()),
-                Following::Gone => return Err(Farewell::because("your connection was too slow to keep up: connect again")),
+                Following::Gone => {
+                    return Err(Farewell::because("your connection was too slow to keep up: connect again"));
+                }
                 Following::Chunk { chunk, .. } => chunk,
             };
             let events = self.room.encoder.encode(&chunk, lines.transport(), &self.room);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// What a link is for: a client opens one of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Channel {
+pub enum Channel {
     /// Everything but nodes and commits.
     Command,
     /// Nodes and commits.

@@ -192,12 +192,7 @@ fn remove_item(items: &mut Arc<Vec<Value>>, index: usize, budget: &mut Budget) -
 }
 
 /// Where the expected item is, or the nearest one that equals it; of two that are as near, the first.
-fn nearest(
-    items: &[Value],
-    index: usize,
-    expected: &Value,
-    budget: &mut Budget,
-) -> Result<Option<usize>, DeltaError> {
+fn nearest(items: &[Value], index: usize, expected: &Value, budget: &mut Budget) -> Result<Option<usize>, DeltaError> {
     let first = index.saturating_add(1).saturating_sub(items.len());
     for distance in first..=index.max(items.len()) {
         for place in [index.checked_sub(distance), index.checked_add(distance)].into_iter().flatten() {

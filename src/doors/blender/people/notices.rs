@@ -1,7 +1,7 @@
 //! The notices: tasks, chat and the server's own words as the add-on reads them, in the metadata of a user who is nobody.
 
-use crate::doors::blender::roster::Entries;
 use super::object_name;
+use crate::doors::blender::roster::Entries;
 use crate::formats::pickle::Value;
 use crate::session::{ChatKind, ChatMessage, Session, Task, Timestamp};
 use serde_json::{Map, Value as Json, json};
