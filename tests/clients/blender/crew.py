@@ -13,7 +13,7 @@ import tempfile
 import time
 
 import typed
-from harness import HERE, ROOT, clean_environment, differences, expect, free_ports, short
+from harness import HERE, ROOT, Daemon, clean_environment, differences, expect, free_ports, short
 
 # What an environment is called, and what its library calls itself on the wire.
 VERSIONS = {"0.9.10": "0.9.10", "0.9.10-pins": "0.9.10", "0.9.12": "0.9.12", "0.10.3": "0.10.2"}
@@ -154,10 +154,12 @@ class Peer:
             self.ask("push", uuid=uuid)
         return uuid
 
-    def edit(self, uuid, uses=None, command="edit", **content):
-        """Returns what was sent: Node, Commit or nothing."""
+    def edit(self, uuid, uses=None, command="edit", push=True, **content):
+        """Changes some of the content; returns what was sent: Node, Commit or nothing."""
         packed = {key: {"?": "gone"} if value is GONE else typed.pack(value) for key, value in content.items()}
         fields = {} if uses is None else {"uses": list(uses)}
+        if not push:
+            fields["push"] = False
         return self.ask(command, uuid=uuid, content=packed, **fields)
 
     def metadata(self, **fields):
@@ -221,6 +223,31 @@ def settle(peers, timeout=20, nodes=None):
         time.sleep(0.05)
 
 
+class Hotset(Daemon):
+    """The daemon with the door that this is about."""
+
+    def __init__(self, folder=None, **settings):
+        super().__init__(folder, **{"DOORS": "native,blender", "ADMIN_PASSWORD": ADMIN_PASSWORD, "TIMEOUT": "5s", **settings})
+
+    @property
+    def port(self):
+        return int(self.settings["PORT"])
+
+    def metric(self, name):
+        """The sum of a metric over its labels; 0 if it is not there."""
+        found = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+]+)$", self.get("/metrics")[1], re.M)
+        return sum(float(value) for value in found)
+
+    def cpu_seconds(self):
+        return cpu_seconds(self.process.pid)
+
+
+def cpu_seconds(pid):
+    """What a process has used of the processor until now."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class PythonServer:
     """The server that the library brings along, for comparison."""
 
@@ -239,7 +266,10 @@ class PythonServer:
         wait_port(self.port, self.process)
         return self
 
-    def __exit__(self, kind, *_):
+    def cpu_seconds(self):
+        return cpu_seconds(self.process.pid)
+
+    def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
         self.process.stdin.close()
