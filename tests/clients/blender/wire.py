@@ -68,7 +68,7 @@ class Channel:
     """One connection, greeted."""
 
     def __init__(self, port, transport, role, identity, buffer=None, timeout=10):
-        self.transport, self.role, self.pending, self.chunks, self.greeted = transport, role, bytearray(), [], False
+        self.transport, self.role, self.pending, self.chunks = transport, role, bytearray(), []
         self.socket = socket.socket()
         if buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -82,6 +82,14 @@ class Channel:
             self.exactly(64)
             properties = b"\x0bSocket-Type\0\0\0\x06DEALER\x08Identity" + struct.pack("!I", len(identity)) + identity
             self.raw(b"\x04" + bytes([6 + len(properties)]) + b"\x05READY" + properties)
+            if self.part(time.monotonic() + timeout)[0] != 4:
+                raise AssertionError("the server's READY is missing")
+
+    def part(self, deadline):
+        """One frame of ZMTP: its flags and its body."""
+        flags = self.exactly(1, deadline)[0]
+        size = struct.unpack("!Q", self.exactly(8, deadline))[0] if flags & 2 else self.exactly(1, deadline)[0]
+        return flags, self.exactly(size, deadline)
 
     def raw(self, data):
         self.socket.sendall(data)
@@ -119,11 +127,9 @@ class Channel:
             (count,) = struct.unpack("!I", self.exactly(4, deadline))
             return [self.exactly(struct.unpack("!I", self.exactly(4, deadline))[0], deadline) for _ in range(count)]
         while True:
-            flags = self.exactly(1, deadline)[0]
-            size = struct.unpack("!Q", self.exactly(8, deadline))[0] if flags & 2 else self.exactly(1, deadline)[0]
-            body = self.exactly(size, deadline)
+            flags, body = self.part(deadline)
             if flags & 4:
-                continue  # READY, and whatever else is said between the sockets
+                continue  # what the sockets say to each other
             self.chunks.append(body)
             if not flags & 1:
                 chunks, self.chunks = self.chunks, []
