@@ -8,9 +8,11 @@ from harness import HERE, main, short
 sys.path.insert(0, str(HERE / "blender"))
 
 import flows
+import hostility
+import manners
+import restarts
+import talk
 from crew import VERSIONS, Crew, Hotset, PythonServer
-
-# --- all flows ---------------------------------------------------------------------------------------------------
 
 
 def the_clients_are_right_about_the_python_servers():
@@ -58,6 +60,10 @@ SCENARIOS = [
     the_clients_are_right_about_the_python_servers,
     each_version_alone_does_everything,
     a_session_of_one_version_is_joined_by_all_others,
+    *manners.SCENARIOS,
+    *talk.SCENARIOS,
+    *restarts.SCENARIOS,
+    *hostility.SCENARIOS,
 ]
 
 if __name__ == "__main__":

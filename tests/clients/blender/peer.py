@@ -138,13 +138,15 @@ class RecordingPickle:
 class Load:
     """Edits on its own, at a rate, and notes what it did and what it saw of the others."""
 
-    def __init__(self, log, name, nodes, rate, seed):
+    def __init__(self, log, name, nodes, rate, seed, count):
         self.log, self.name, self.nodes, self.rate = open(log, "a", buffering=1), name, nodes, rate
-        self.chance, self.count, self.next = random.Random(seed), 0, time.monotonic()
-        self.seen, self.waiting = {}, None
+        self.chance, self.count, self.next = random.Random(seed), count, time.monotonic()
+        self.seen, self.looked = {}, 0
 
     def tick(self):
-        self.look()
+        if time.monotonic() - self.looked > APPLY_EVERY:
+            self.looked = time.monotonic()
+            self.look()
         if session.state != constants.STATE_ACTIVE or time.monotonic() < self.next:
             return
         self.next = max(self.next + 1 / self.rate, time.monotonic() - 1)
@@ -203,7 +205,7 @@ class Peer:
             self.event("state", state=STATES[session.state])
         if time.monotonic() - self.last_apply >= APPLY_EVERY:
             self.apply()
-        if self.load:
+        if self.load and session.state != constants.STATE_INITIAL:
             self.load.tick()
 
     def apply(self):
@@ -216,7 +218,7 @@ class Peer:
 
     def do_connect(self, port, name, server_password="", admin_password=None, timeout=5000, version=None):
         blocks.clear()
-        self.name, self.load, self.was = name, None, None
+        self.name, self.was = name, None
         protocol = DataTranslationProtocol()
         for kind, way in WAYS.items():
             protocol.register_implementation(KINDS[kind], way)
@@ -329,9 +331,9 @@ class Peer:
     def do_record(self):
         self.recorder = RecordingPickle()
 
-    def do_load(self, log, rate, seed, nodes=None):
-        """Begins to edit by itself, until told `load_end`."""
-        self.load = Load(log, self.name, nodes or sorted(session.repository.graph), rate, seed)
+    def do_load(self, log, rate, seed, nodes=None, count=0):
+        """Begins to edit by itself, until told `load_end`; `count` is what the last load ended with."""
+        self.load = Load(log, self.name, nodes or sorted(session.repository.graph), rate, seed, count)
 
     def do_load_end(self):
         count, self.load = self.load.count if self.load else 0, None
