@@ -1,5 +1,6 @@
 //! Logging in: who comes in, under which name, and what everybody else is told.
 
+use super::dialect::Ear;
 use super::door::BlenderDoor;
 use super::objects::{Auth, auth_reply};
 use super::peer::Peer;
@@ -69,7 +70,8 @@ impl Peer {
         let room = self.door.room()?;
         let membership = enter(&room, name, self.id).await?;
         let stage = Stage::DataPending(clock::instant());
-        Ok(Visit::new(room, membership, admin, stage))
+        let ear = if auth.version.starts_with(VERSION_ZMTP) { Ear::Unknown } else { Ear::Eight };
+        Ok(Visit::new(room, membership, admin, ear, stage))
     }
 
     async fn welcome(&mut self, visit: Visit) {
