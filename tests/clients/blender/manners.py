@@ -75,7 +75,7 @@ def who_has_not_logged_in_does_nothing():
             attempts = [
                 lambda raw: raw.put(key, {"type_id": "Mesh"}),
                 lambda raw: raw[DATA].send(small_node()),
-                lambda raw: raw[DATA].send([wire.dump(1), key.encode(), wire.dump([]), wire.dump({"values_changed": {"root['name']": {"new_value": "no"}}})]),
+                lambda raw: raw[DATA].send([wire.dump(1), key.encode(), wire.dump([]), wire.renaming("no")]),
                 lambda raw: raw.say(4, key, "client"),
                 lambda raw: raw.say(RIGHT, {"uuid": [key], "owner": "alice"}),
                 lambda raw: raw.say(KICK, {"user": "alice"}),
@@ -92,7 +92,8 @@ def who_has_not_logged_in_does_nothing():
                     try:
                         while True:
                             chunks = raw[COMMAND].receive(0.2)
-                            expect(wire.load(chunks[0]) in (SNAPSHOT, SERVER_SNAPSHOT, USERS), False, f"{transport} {number}: an answer {chunks}")
+                            told = wire.load(chunks[0]) in (SNAPSHOT, SERVER_SNAPSHOT, USERS)
+                            expect(told, False, f"{transport} {number}: an answer {chunks}")
                     except (TimeoutError, Hungup):
                         pass
             # The probe is for everybody.
@@ -250,7 +251,8 @@ def who_does_not_read_costs_little_and_is_told():
                 wanted = author.node(key)["filling"]
                 reader.until(lambda _: reader.node(key)["filling"] == wanted, "seeing the newest version", 60)
             grown = (daemon.status("VmHWM") - before) / MIB
-            print(f"  {version}: 300 MB past two sleepers, the daemon's peak grew by {grown:.0f} MiB, it is {(daemon.status('VmRSS') - before_rss) / MIB:.0f} MiB larger")
+            larger = (daemon.status("VmRSS") - before_rss) / MIB
+            print(f"  {version}: 300 MB past two sleepers, the daemon's peak grew by {grown:.0f} MiB, it is {larger:.0f} MiB larger")
             expect(grown < 192, True, f"the daemon's memory grew by {grown:.0f} MiB")
             expect(raw[DATA].hangs_up(30), True, "hangs up on who does not read")
             sleeper.ask("listening", on=True)
@@ -301,7 +303,7 @@ def late_commits_are_for_nobody():
                 keys.pop("file", None)
                 settle(peers, nodes=len(keys))
                 gone = "00000000-0000-4000-8000-000000000000"
-                raw[DATA].send([wire.dump(1), gone.encode(), wire.dump([]), wire.dump({"values_changed": {"root['name']": {"new_value": "late"}}})])
+                raw[DATA].send([wire.dump(1), gone.encode(), wire.dump([]), wire.renaming("late")])
                 raw[DATA].send(small_node())
                 settle(peers, nodes=len(keys) + 1)
                 keys[f"of {transport}"] = None

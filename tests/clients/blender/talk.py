@@ -125,7 +125,8 @@ def nonsense_in_metadata_harms_nobody():
         a = Board(alice)
         a.add("T1")
         until_kept(bob, lambda tasks, _: titles(tasks) == ["T1"], "T1")
-        for wrong in (7, None, "", "{", "[]", "null", '{"x": 1}', '{"x": {"title": 5}}', "[" * 10_000, json.dumps({"k": {"id": "k", "title": "t" * (1 << 20)}}), b"{}", {"a": 1}):
+        long = json.dumps({"k": {"id": "k", "title": "t" * (1 << 20)}})
+        for wrong in (7, None, "", "{", "[]", "null", '{"x": 1}', '{"x": {"title": 5}}', "[" * 10_000, long, b"{}", {"a": 1}):
             bob.metadata(tasks=wrong)
             bob.metadata(chat_messages=wrong)
             bob.metadata(**{"tasks": wrong, "color": (1, 2, 3, 4)})
