@@ -59,6 +59,11 @@ impl Chunk {
         Self { events, first_seq, last_seq, size, cost, frames: Default::default() }
     }
 
+    /// The events themselves, for doors that tell each connection something else.
+    pub fn events(&self) -> &[Arc<Event>] {
+        &self.events
+    }
+
     /// The `seq` of its newest event.
     pub fn last_seq(&self) -> u64 {
         self.last_seq

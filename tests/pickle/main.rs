@@ -1,5 +1,8 @@
-//! Pickles against the real thing: files of the old server and the add-on, malicious pickles, and CPython's opinion.
+//! Pickles against the real thing: files of the old server and the add-on, its deltas, malicious pickles,
+//! and CPython's opinion.
 
+#[cfg(test)]
+mod deltas;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]

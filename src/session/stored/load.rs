@@ -1,9 +1,9 @@
 //! Loading: takes a snapshot's parts in order, and gives the session they make if it keeps its invariants.
 
-use super::{BadStored, ClientOpsV1, MemberV1, MessageV1, MetaV1, NodeV1, TaskV1, bad};
+use super::{BadStored, ClientOpsV1, MemberV1, MessageV1, MetaV1, NodeV1, RemovedTaskV1, SettingV1, TaskV1, bad};
 use crate::session::applied::ClientOps;
-use crate::session::limits::OPS_REMEMBERED;
-use crate::session::{ChatMessage, ClientId, Member, Node, NodeId, Session, Task};
+use crate::session::limits::{OPS_REMEMBERED, REMOVED_TASKS_REMEMBERED};
+use crate::session::{ChatMessage, ClientId, Member, Node, NodeId, Session, Task, TaskId};
 use std::sync::Arc;
 
 /// A session while its parts are coming in.
@@ -36,6 +36,7 @@ impl Loading {
                 return Err(bad(format!("node {:?} is out of order", node.id)));
             }
             self.known(node.revision, "a node's revision")?;
+            check_deltas(&node)?;
             if let Some(parent) = &node.parent {
                 self.hanging.push((parent.clone(), node.id.clone(), self.session.scene.nodes.len()));
             }
@@ -52,6 +53,36 @@ impl Loading {
             let task = Task::try_from(task)?;
             self.known(task.revision, "a task's revision")?;
             self.session.tasks.by_id.insert(task.id.clone(), Arc::new(task));
+        }
+        Ok(())
+    }
+
+    /// Takes tasks that were removed lately.
+    pub fn removed_tasks(&mut self, removed: Vec<RemovedTaskV1>) -> Result<(), BadStored> {
+        self.after_meta()?;
+        for RemovedTaskV1 { id, seq } in removed {
+            let id = TaskId::from_shared(id)?;
+            self.known(seq, "a removed task's seq")?;
+            let tasks = &mut self.session.tasks;
+            if tasks.by_id.contains_key(&id) || tasks.removed.contains_key(&id) {
+                return Err(bad(format!("task {id:?} was removed, and is there as well")));
+            }
+            if tasks.removed.len() >= REMOVED_TASKS_REMEMBERED {
+                return Err(bad("too many removed tasks"));
+            }
+            tasks.remember_removal(id, seq);
+        }
+        Ok(())
+    }
+
+    /// Takes settings.
+    pub fn settings(&mut self, settings: Vec<SettingV1>) -> Result<(), BadStored> {
+        self.after_meta()?;
+        for SettingV1 { key, value } in settings {
+            if self.session.setting(&key).is_some() {
+                return Err(bad(format!("setting {key:?} is there twice")));
+            }
+            self.session.settings.set(&key, Some(&value));
         }
         Ok(())
     }
@@ -141,6 +172,13 @@ impl Loading {
         self.session.scene.edges = edges.into_iter().map(|(parent, child, _)| (parent, Some(child))).collect();
         Ok(())
     }
+}
+
+/// Deltas came one after the other, and the newest cannot be newer than the node.
+fn check_deltas(node: &Node) -> Result<(), BadStored> {
+    let Some(deltas) = node.payload.deltas() else { return Ok(()) };
+    let revisions = deltas.with_revisions().map(|delta| delta.revision).chain([node.revision]);
+    if revisions.is_sorted() { Ok(()) } else { Err(bad(format!("the deltas of {:?} are out of order", node.id))) }
 }
 
 /// Whether following `above` (each entry the place of the one above, or `usize::MAX`) ever comes back.

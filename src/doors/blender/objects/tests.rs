@@ -1,0 +1,1 @@
+//! Messages as real clients sent them, read and made again; and what must not be read.
