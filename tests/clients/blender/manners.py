@@ -40,7 +40,7 @@ def logins_that_are_refused_say_why():
             peer.until_gone("FAILED")
             peer.lobby(daemon, version, password="open sesame", version=says)
             other = crew.hire(version)
-            other.connect(daemon, version, password="wrong in any case")
+            other.connect(daemon, version, password="open sesame")
             other.until_gone("FAILED: client already logged in")
             other.lobby(daemon, version.upper() + "x", password="open sesame", admin=ADMIN_PASSWORD)
             other.leave()
@@ -225,7 +225,7 @@ def an_init_of_a_running_session_is_refused():
         (peer, other), keys = running(crew, daemon, "0.9.10", "0.10.3")
         for transport in wire.TRANSPORTS:
             with Raw(daemon.port, transport) as raw:
-                raw.login("raw")
+                raw.login(transport)
                 raw.say(SERVER_SNAPSHOT, {"STATE": "INIT", "SIZE": 1, "NODES": ["00000000-0000-4000-8000-000000000000"]})
                 expect(raw.hear(SERVER_SNAPSHOT)["STATE"], "REJECTED", "answer to an init of a running session")
         settle([peer, other], nodes=len(keys))
@@ -298,7 +298,7 @@ def late_commits_are_for_nobody():
         peers, keys = running(crew, daemon, "0.9.10", "0.9.10-pins", "0.9.12", "0.10.3")
         for transport in wire.TRANSPORTS:
             with Raw(daemon.port, transport) as raw:
-                raw.join("late")
+                raw.join(transport)
                 peers[0].ask("rm", uuid=keys["file"]) if keys.get("file") else None
                 keys.pop("file", None)
                 settle(peers, nodes=len(keys))
