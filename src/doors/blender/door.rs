@@ -133,7 +133,7 @@ impl BlenderDoor {
         {
             return Ok(Arc::clone(room));
         }
-        let new = Room::open(handle);
+        let new = Room::open(handle, self.metrics.clone());
         *room = Some(Arc::clone(&new));
         Ok(new)
     }

@@ -1,9 +1,11 @@
 //! Edits: what a client does to nodes, and whose they are, in the session's words.
 
 use super::desk::Asked;
+use super::dialect::Ear;
 use super::farewell::Farewell;
 use super::objects::{Commit, NodeObject, Owner, Right};
 use super::visit::{Stage, Visit};
+use crate::formats::delta::Delta;
 use crate::session::{NodeId, NodePatch, NodePut, Operation, Payload, PayloadChange, Session};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -64,8 +66,15 @@ impl Visit {
         if !self.may_edit() {
             return Ok(());
         }
-        let state = self.state().await?;
         let Commit { id, dependencies, delta } = commit;
+        match Delta::read(&delta) {
+            Ok(delta) => self.hears_as(Ear::of(delta.dialect())),
+            Err(error) => {
+                tracing::warn!("{}: a change of {id} cannot be read: {error}", self.name());
+                return Err(Farewell::Told(format!("your change of {id} cannot be read ({error}): connect again")));
+            }
+        }
+        let state = self.state().await?;
         let bytes = delta.len();
         let patch = NodePatch {
             dependencies: Some(self.living(&id, dependencies, &state)),
@@ -74,6 +83,13 @@ impl Visit {
         };
         let patch = Operation::NodePatch { id: id.clone(), patch, if_revision: None };
         self.ask(Asked::Commit(id), vec![patch], bytes).await
+    }
+
+    /// The client writes so, hence it reads so.
+    fn hears_as(&mut self, ear: Ear) {
+        if self.ear == Ear::Unknown {
+            self.ear = ear;
+        }
     }
 
     /// A node is to go.

@@ -1,5 +1,6 @@
 //! Logging in: who comes in, under which name, and what everybody else is told.
 
+use super::dialect::Ear;
 use super::door::BlenderDoor;
 use super::objects::{Auth, auth_reply};
 use super::peer::Peer;
@@ -56,6 +57,8 @@ impl Peer {
     }
 
     async fn admit(&self, auth: &Auth) -> Result<Visit, String> {
+        let room = self.door.room()?;
+        self.is_free(&auth.name, &room).await?;
         let address = self.lines.address().map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
         let admin = self.door.judge(auth, address)?;
         if !is_understood(&auth.version) {
@@ -66,10 +69,21 @@ impl Peer {
         if name.is_reserved() {
             return Err(Rejection::NameReserved.to_string());
         }
-        let room = self.door.room()?;
         let membership = enter(&room, name, self.id).await?;
         let stage = Stage::DataPending(clock::instant());
-        Ok(Visit::new(room, membership, admin, stage))
+        let ear = if auth.version.starts_with(VERSION_ZMTP) { Ear::Unknown } else { Ear::Eight };
+        Ok(Visit::new(room, membership, admin, ear, stage))
+    }
+
+    /// The old servers looked at the name first, too.
+    async fn is_free(&self, name: &str, room: &Room) -> Result<(), String> {
+        let state = room.state().await.map_err(|error| error.to_string())?;
+        let client = self.id.client();
+        let mut others = state.online().filter(|member| member.online.is_some_and(|online| online.client != client));
+        match others.any(|member| member.name.as_str() == name) {
+            true => Err("client already logged in".to_owned()),
+            false => Ok(()),
+        }
     }
 
     async fn welcome(&mut self, visit: Visit) {

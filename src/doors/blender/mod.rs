@@ -3,6 +3,7 @@
 //! of a session share. `import` reads what the old server and the add-on left behind.
 
 mod desk;
+mod dialect;
 mod door;
 mod edits;
 mod farewell;
@@ -14,6 +15,7 @@ mod objects;
 mod opening;
 mod peer;
 mod people;
+mod proof;
 mod pulse;
 mod relay;
 mod room;

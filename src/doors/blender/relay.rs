@@ -1,5 +1,6 @@
 //! The relay: what events are to Blender clients, encoded once for all clients of a transport.
 
+use super::dialect::Speech;
 use super::objects::{commit, delete, node, right};
 use super::room::{Room, living_dependencies, owner_text};
 use super::wire::{Transport, frame};
@@ -28,8 +29,8 @@ pub(super) struct RelayedEvent {
 pub(super) enum Part {
     /// A whole node; not for its author.
     Node(NodeId, Vec<Bytes>),
-    /// A change of a node; not for its author.
-    Commit(NodeId, Vec<Bytes>),
+    /// A change of a node, in the words of one version of the library; not for its author.
+    Commit(NodeId, Speech),
     /// A node is gone; its author waits for this, too.
     Delete(NodeId, Vec<Bytes>),
     /// Nodes have changed hands; likewise.
@@ -97,9 +98,7 @@ fn part(
             }
         }
         Change::NodePatched { id, patch } => {
-            if let Some(chunks) = commit_chunks(id, patch, state) {
-                parts.push(Part::Commit(id.clone(), framed(&chunks)));
-            }
+            parts.extend(commit_speech(id, patch, state, transport).map(|speech| Part::Commit(id.clone(), speech)));
         }
         Change::NodesRemoved { ids } => {
             parts.extend(ids.iter().map(|id| Part::Delete(id.clone(), framed(&delete(id.as_str())))));
@@ -161,11 +160,10 @@ fn put_chunks(put: &NodePut, owner: &str, state: Option<&Session>) -> Option<Vec
     Some(node(put.id.as_str(), owner, dependencies(&put.dependencies, state), data.clone()))
 }
 
-fn commit_chunks(id: &NodeId, patch: &NodePatch, state: Option<&Session>) -> Option<Vec<Bytes>> {
-    let (Some(PayloadChange::Append(delta)), Some(dependencies_now)) = (&patch.payload, &patch.dependencies) else {
-        return None;
-    };
-    Some(commit(id.as_str(), dependencies(dependencies_now, state), delta.clone()))
+fn commit_speech(id: &NodeId, patch: &NodePatch, state: Option<&Session>, transport: Transport) -> Option<Speech> {
+    let (Some(PayloadChange::Append(delta)), Some(all)) = (&patch.payload, &patch.dependencies) else { return None };
+    let dependencies = dependencies(all, state);
+    Some(Speech::new(delta, |delta| frame(transport, &commit(id.as_str(), dependencies.iter().copied(), delta))))
 }
 
 /// A client that is told of a dependency which is not there leaves when it looks at it.

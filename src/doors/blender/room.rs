@@ -2,10 +2,12 @@
 //! who is giving the session its first content, and the encodings of what is relayed.
 
 use super::people::{Notices, Word};
+use super::proof::Proofreader;
 use super::relay::Encoder;
 use super::roster::Roster;
 use crate::live::{Following, JoinError, Mode, SessionHandle};
 use crate::ops::clock;
+use crate::ops::metrics::BlenderMetrics;
 use crate::session::{Change, Event, MemberName, NodeId, Session, Timestamp};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -31,6 +33,8 @@ pub(super) struct Room {
     pub(super) handle: SessionHandle,
     /// Who is here.
     pub(super) roster: Roster,
+    /// Reads every change again, off the tasks that must not wait.
+    pub(super) proofreader: Proofreader,
     /// Encodes what is relayed, once for all.
     pub(super) encoder: Encoder,
     view: Mutex<View>,
@@ -57,9 +61,11 @@ struct View {
 
 impl Room {
     /// The room of a session.
-    pub(super) fn open(handle: SessionHandle) -> Arc<Self> {
+    pub(super) fn open(handle: SessionHandle, metrics: BlenderMetrics) -> Arc<Self> {
+        let (proofreader, checks) = Proofreader::new();
         let room = Arc::new(Self {
             handle,
+            proofreader,
             roster: Roster::default(),
             encoder: Encoder::default(),
             view: Mutex::default(),
@@ -68,6 +74,7 @@ impl Room {
             health: Mutex::default(),
         });
         tokio::spawn(keep_listing(Arc::downgrade(&room)));
+        tokio::spawn(checks.run(Arc::downgrade(&room), metrics));
         room
     }
 

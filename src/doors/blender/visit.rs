@@ -1,6 +1,7 @@
 //! A visit: a Blender client that has logged in, from then until it goes.
 
 use super::desk::{Asked, Desk};
+use super::dialect::Ear;
 use super::farewell::Farewell;
 use super::lines::Lines;
 use super::opening::Opening;
@@ -45,6 +46,8 @@ pub(super) struct Visit {
     /// It has shown the administrators' password.
     pub(super) admin: bool,
     pub(super) stage: Stage,
+    /// Which deltas it understands.
+    pub(super) ear: Ear,
     /// The newest event that it has been told of.
     pub(super) cursor: u64,
     pub(super) desk: Desk,
@@ -63,12 +66,13 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    pub(super) fn new(room: Arc<Room>, membership: Membership, admin: bool, stage: Stage) -> Self {
+    pub(super) fn new(room: Arc<Room>, membership: Membership, admin: bool, ear: Ear, stage: Stage) -> Self {
         Self {
             room,
             membership,
             admin,
             stage,
+            ear,
             cursor: 0,
             desk: Desk::default(),
             memory: Memory::default(),
@@ -130,7 +134,11 @@ impl Visit {
 
     async fn noted(&mut self, note: Note) -> Result<(), Farewell> {
         match note {
-            Note::Ack { op, .. } => _ = self.desk.answered(op),
+            Note::Ack { op, .. } => {
+                if let Some(Asked::Commit(id)) = self.desk.answered(op) {
+                    self.room.proofreader.check(id, self.name());
+                }
+            }
             Note::Reject { op, why } => {
                 if let Some(asked) = self.desk.answered(op) {
                     self.refused(asked, why).await?;
@@ -260,10 +268,18 @@ impl Visit {
         for part in &event.parts {
             match part {
                 Part::Node(id, _) | Part::Commit(id, _) if own || self.astray.contains(id) => {}
-                Part::Node(id, frames) | Part::Commit(id, frames) => {
+                Part::Node(id, frames) => {
                     lines.send_framed(Channel::Data, frames);
                     self.settling.sent(id, now);
                 }
+                Part::Commit(id, speech) => match speech.to(self.ear) {
+                    Some(frames) => {
+                        lines.send_framed(Channel::Data, frames);
+                        self.settling.sent(id, now);
+                    }
+                    // From here on it hears nothing of that node but all of it.
+                    None => _ = self.astray.insert(id.clone()),
+                },
                 Part::Delete(id, frames) => {
                     self.astray.remove(id);
                     lines.send_framed(Channel::Command, frames);

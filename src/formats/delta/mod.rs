@@ -99,6 +99,13 @@ impl Delta {
         self.dialect
     }
 
+    /// Whether deepdiff 5 can follow its paths: not where a key holds a quote or a backslash.
+    pub fn has_simple_paths(&self) -> bool {
+        let groups = self.source.as_dict().unwrap_or_default().iter().filter_map(|(_, group)| group.as_dict());
+        let mut paths = groups.flatten().filter_map(|(path, _)| path.as_text());
+        paths.all(|path| !path.contains(['"', '\\']))
+    }
+
     /// The same as a pickle that every version understands; `None` if it holds opcodes.
     pub fn plain(&self) -> Option<Bytes> {
         plain::plain(self)
