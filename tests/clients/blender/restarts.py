@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import time
 
-import flows
 import judge
 from board import Board, kept, texts, until_kept
 from crew import VERSIONS, Crew, Hotset, settle

@@ -48,6 +48,11 @@ def node(key, data, owner="COMMON", uses=()):
     return [dump(NODE), key.encode(), owner.encode(), dump(list(uses)), dump({**data, "uuid": key})]
 
 
+def renaming(name):
+    """A delta that changes a node's name."""
+    return dump({"values_changed": {"root['name']": {"new_value": name}}})
+
+
 def command(number, data, owner="raw"):
     return [dump(number), owner.encode(), dump(data)]
 
