@@ -3,7 +3,7 @@
 use super::assembly::{Assembly, Item};
 use super::queue::Queue;
 use super::zmtp::{self, Wish};
-use super::{Channel, PeerId, Transport, WireError, WireLimits};
+use super::{Channel, PeerId, Transport, WireError};
 
 use bytes::Bytes;
 use std::io;
