@@ -159,45 +159,30 @@ fn remove(document: &mut Document, path: &Path, expected: &Value) -> Result<(), 
         return Err(DeltaError::DoesNotApply("the root cannot be removed"));
     };
     let Some((value, budget)) = document.find(container)? else { return Ok(()) };
-    match value {
-        Value::Dict(pairs) => {
-            // A key may be there twice.
-            while let Some(place) = place_of(pairs, key, budget)? {
-                budget.work(pairs.len() / ITEMS_PER_STEP)?;
-                budget.own(pairs)?.remove(place);
-            }
+    if let Value::Dict(pairs) = value {
+        // A key may be there twice.
+        while let Some(place) = place_of(pairs, key, budget)? {
+            budget.work(pairs.len() / ITEMS_PER_STEP)?;
+            budget.own(pairs)?.remove(place);
         }
-        Value::List(items) => {
-            let Some(index) = index_of(key) else {
-                return Err(DeltaError::DoesNotApply("a list has no such index"));
-            };
-            if let Some(index) = nearest(items, index, expected, budget)? {
-                remove_item(items, index, budget)?;
-            }
-        }
-        Value::Tuple(items) => {
-            if let Some(index) = index_of(key).filter(|index| *index < items.len()) {
-                remove_item(items, index, budget)?;
-            }
-        }
-        _ => {}
+        return Ok(());
+    }
+    let is_list = matches!(value, Value::List(_));
+    let (Value::List(items) | Value::Tuple(items)) = value else { return Ok(()) };
+    let index = match index_of(key) {
+        Some(index) if is_list => nearest(items, index, expected, budget)?,
+        None if is_list => return Err(DeltaError::DoesNotApply("a list has no such index")),
+        other => other.filter(|index| *index < items.len()),
+    };
+    if let Some(index) = index {
+        budget.work((items.len() - index) / ITEMS_PER_STEP)?;
+        budget.own(items)?.remove(index);
     }
     Ok(())
 }
 
-fn remove_item(items: &mut Arc<Vec<Value>>, index: usize, budget: &mut Budget) -> Result<(), DeltaError> {
-    budget.work((items.len() - index) / ITEMS_PER_STEP)?;
-    budget.own(items)?.remove(index);
-    Ok(())
-}
-
 /// Where the expected item is, or the nearest one that equals it; of two that are as near, the first.
-fn nearest(
-    items: &[Value],
-    index: usize,
-    expected: &Value,
-    budget: &mut Budget,
-) -> Result<Option<usize>, DeltaError> {
+fn nearest(items: &[Value], index: usize, expected: &Value, budget: &mut Budget) -> Result<Option<usize>, DeltaError> {
     let first = index.saturating_add(1).saturating_sub(items.len());
     for distance in first..=index.max(items.len()) {
         for place in [index.checked_sub(distance), index.checked_add(distance)].into_iter().flatten() {
@@ -233,12 +218,12 @@ fn set(document: &mut Document, path: &Path, new: &Value) -> Result<(), DeltaErr
     }
     let Some((container, key)) = path.split() else { return Ok(()) };
     let Some((value, budget)) = document.find(container)? else { return Ok(()) };
-    match value {
-        Value::Dict(pairs) => budget.own(pairs)?.push((key.clone(), new.clone())),
-        Value::List(items) | Value::Tuple(items) if index_of(key) == Some(items.len()) => {
-            budget.own(items)?.push(new.clone());
-        }
-        _ => {}
+    if let Value::Dict(pairs) = value {
+        budget.own(pairs)?.push((key.clone(), new.clone()));
+    } else if let Value::List(items) | Value::Tuple(items) = value
+        && index_of(key) == Some(items.len())
+    {
+        budget.own(items)?.push(new.clone());
     }
     Ok(())
 }

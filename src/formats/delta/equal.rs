@@ -11,14 +11,18 @@ const BYTES_PER_STEP: usize = 64;
 pub(super) fn same(one: &Value, other: &Value, budget: &mut Budget) -> Result<bool, DeltaError> {
     budget.work(1)?;
     Ok(match (one, other) {
-        (Value::Text(one), Value::Text(other)) => one.len() == other.len() && {
-            budget.work(one.len() / BYTES_PER_STEP)?;
-            one == other
-        },
-        (Value::Bytes(one), Value::Bytes(other)) => one.len() == other.len() && {
-            budget.work(one.len() / BYTES_PER_STEP)?;
-            one == other
-        },
+        (Value::Text(one), Value::Text(other)) => {
+            one.len() == other.len() && {
+                budget.work(one.len() / BYTES_PER_STEP)?;
+                one == other
+            }
+        }
+        (Value::Bytes(one), Value::Bytes(other)) => {
+            one.len() == other.len() && {
+                budget.work(one.len() / BYTES_PER_STEP)?;
+                one == other
+            }
+        }
         (Value::BigInt(one), Value::BigInt(other)) => one == other,
         (Value::None, Value::None) => true,
         (Value::List(one), Value::List(other)) | (Value::Tuple(one), Value::Tuple(other)) => {
@@ -54,11 +58,7 @@ fn same_items(one: &[Value], other: &[Value], budget: &mut Budget) -> Result<boo
     Ok(true)
 }
 
-fn same_pairs(
-    one: &[(Value, Value)],
-    other: &[(Value, Value)],
-    budget: &mut Budget,
-) -> Result<bool, DeltaError> {
+fn same_pairs(one: &[(Value, Value)], other: &[(Value, Value)], budget: &mut Budget) -> Result<bool, DeltaError> {
     for (first, second) in [(one, other), (other, one)] {
         for (key, _) in first {
             let Some((_, theirs)) = place_of(second, key, budget)?.and_then(|place| second.get(place)) else {
@@ -203,11 +203,15 @@ fn loose(value: &Value, budget: &mut Budget) -> Result<[u8; 32], DeltaError> {
 }
 
 fn scalar(value: &Value, budget: &mut Budget) -> Result<[u8; 32], DeltaError> {
-    match value {
-        Value::Text(text) => digest(b'u', text.as_bytes(), budget),
-        Value::Bytes(bytes) => digest(b'y', bytes, budget),
-        Value::BigInt(digits) => digest(b'l', digits, budget),
-        _ => digest(b'n', &[], budget),
+    if let Value::Text(text) = value {
+        return digest(b'u', text.as_bytes(), budget);
+    }
+    if let Value::BigInt(digits) = value {
+        return digest(b'l', digits, budget);
+    }
+    match value.as_bytes() {
+        Some(bytes) => digest(b'y', bytes, budget),
+        None => digest(b'n', &[], budget),
     }
 }
 

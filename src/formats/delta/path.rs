@@ -121,9 +121,8 @@ mod tests {
 
     #[test]
     fn indexes_are_ordered_by_size() {
-        let order = |one: &str, other: &str| {
-            Path::read(&one.into()).unwrap().order(&Path::read(&other.into()).unwrap())
-        };
+        let order =
+            |one: &str, other: &str| Path::read(&one.into()).unwrap().order(&Path::read(&other.into()).unwrap());
         assert_eq!(order("root['l'][9]", "root['l'][10]"), Ordering::Less);
         assert_eq!(order("root['l'][9]", "root['l'][9]['v'][1]"), Ordering::Less);
         assert_eq!(order("root['m'][0]", "root['l'][10]"), Ordering::Greater);

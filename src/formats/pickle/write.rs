@@ -108,7 +108,8 @@ impl<'v> Writer<'v> {
     }
 
     fn class(&mut self, class: &'v Class) -> Result<(), WriteError> {
-        let listed = self.policy.find(&class.module, &class.name).and_then(|at| self.policy.classes.get(usize::from(at)));
+        let listed =
+            self.policy.find(&class.module, &class.name).and_then(|at| self.policy.classes.get(usize::from(at)));
         if listed.is_none_or(|listed| listed.usage != Use::Reference) {
             return Err(WriteError::NotData);
         }
