@@ -5,7 +5,7 @@ use crate::files::{DeltaCase, delta_cases};
 
 use bytes::Bytes;
 use hotset::formats::delta::Delta;
-use hotset::formats::pickle::write;
+use hotset::formats::pickle::{Policy, Value, read, write};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -56,42 +56,63 @@ fn recorded() -> Vec<DeltaCase> {
     delta_cases("8.1.1").into_iter().chain(delta_cases("5.7.0")).collect()
 }
 
-/// Checks that the plain forms mean to the library what they mean to us, but for those that differ in `deltas`, too.
-fn accepts_plain_forms(variable: &str, version: &str, exceptions: &[&str]) {
+/// Checks that the plain forms mean to the library what they mean to us, but for those that are excepted.
+fn accepts_plain_forms(variable: &str, version: &str, excepted: impl Fn(&DeltaCase, &Bytes) -> bool) {
     let Some(python) = python(variable) else { return };
     let recorded = recorded();
     let cases = plain_forms(&recorded);
     assert!(cases.len() > 900, "{}", cases.len());
-    for ((case, _), verdict) in cases.iter().zip(verdicts(python, version, &cases)) {
-        let excepted = verdict.starts_with("different") && exceptions.contains(&&*case.name) && case.ignore_order;
-        assert!(verdict == "equal" || excepted, "{}: {verdict}", case.name);
+    let mut exceptions = 0;
+    for ((case, delta), verdict) in cases.iter().zip(verdicts(python, version, &cases)) {
+        let explained = verdict.starts_with("different") && excepted(case, delta);
+        assert!(verdict == "equal" || explained, "{}: {verdict}", case.name);
+        exceptions += u32::from(explained);
     }
+    assert!(exceptions < 20, "{exceptions}");
+}
+
+/// Whether a delta builds a list anew, and something inside that list, too.
+fn builds_lists_inside_lists(delta: &Bytes) -> bool {
+    let delta = read(delta, &Policy::COMMIT_DELTA).unwrap();
+    let sorts = ["iterable_items_added_at_indexes", "iterable_items_removed_at_indexes"];
+    let levels = sorts.into_iter().filter_map(|sort| delta.get(sort).and_then(Value::as_dict));
+    let paths: Vec<&str> = levels.flatten().map(|(path, _)| path.as_text().unwrap()).collect();
+    paths.iter().any(|one| paths.iter().any(|other| other.len() > one.len() && other.starts_with(one)))
 }
 
 #[test]
 fn deepdiff_8_makes_of_a_plain_form_what_we_do() {
-    accepts_plain_forms("HOTSET_DEEPDIFF_8", "8.1.1", &["list37", "list55"]);
+    // Those that differ in `deltas`, too: the same object at several places.
+    accepts_plain_forms("HOTSET_DEEPDIFF_8", "8.1.1", |case, _| matches!(&*case.name, "list37" | "list55"));
 }
 
 #[test]
 fn deepdiff_5_makes_of_a_plain_form_what_we_do() {
-    // It may take nested lists in either order: see docs/formats.md.
-    accepts_plain_forms("HOTSET_DEEPDIFF_5", "5.7.0", &["list11", "list37", "list55"]);
+    // It takes such lists in an order of chance.
+    accepts_plain_forms("HOTSET_DEEPDIFF_5", "5.7.0", |_, delta| builds_lists_inside_lists(delta));
 }
 
 #[test]
-fn a_delta_does_to_other_data_what_deepdiff_8_does() {
+fn a_delta_does_to_other_data_what_deepdiff_8_does_or_is_refused() {
     let Some(python) = python("HOTSET_DEEPDIFF_8") else { return };
     let recorded = delta_cases("8.1.1");
-    let mut cases = Vec::new();
+    let (mut cases, mut authors) = (Vec::new(), Vec::new());
     for (nth, case) in recorded.iter().enumerate() {
         for step in [1, 2, 3, 5, 8, 13, 21, 34] {
             cases.push((&recorded[(nth + step) % recorded.len()], case.delta.clone()));
+            authors.push(&*case.name);
         }
     }
     let verdicts = verdicts(python, "8.1.1", &cases);
-    for ((case, delta), verdict) in cases.iter().zip(&verdicts) {
-        if verdict != "equal" { println!("{}: {:.300} {:?} {:?}", case.name, verdict, Delta::read(delta).and_then(|d| d.apply(&case.base)).map(|v| crate::deltas::canonical(&v)), delta); }
+    for (author, verdict) in authors.iter().zip(&verdicts) {
+        // The library loses insertions into tuples with an exception, and shares what it inserts twice.
+        let explained = match &**verdict {
+            "equal" | "refused" => true,
+            tuple if tuple.contains("'tuple' object has no attribute 'insert'") => true,
+            other => other.starts_with("different") && ["list37", "list55"].contains(author),
+        };
+        assert!(explained, "{author}: {verdict}");
     }
-    println!("{} of {}", verdicts.iter().filter(|verdict| *verdict == "equal").count(), cases.len());
+    let equal = verdicts.iter().filter(|verdict| *verdict == "equal").count();
+    assert!(equal > verdicts.len() * 9 / 10, "{equal} of {}", verdicts.len());
 }

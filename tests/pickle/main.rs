@@ -2,6 +2,8 @@
 //! and CPython's opinion.
 
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod deepdiff;
 #[cfg(test)]
 mod deltas;

@@ -167,14 +167,14 @@ fn remove(document: &mut Document, path: &Path, expected: &Value) -> Result<(), 
         }
         return Ok(());
     }
+    if let Value::Text(_) | Value::Bytes(_) = value {
+        return Err(DeltaError::DoesNotApply("a text has no items to remove"));
+    }
     let is_list = matches!(value, Value::List(_));
     let (Value::List(items) | Value::Tuple(items)) = value else { return Ok(()) };
-    let index = match index_of(key) {
-        Some(index) if is_list => nearest(items, index, expected, budget)?,
-        None if is_list => return Err(DeltaError::DoesNotApply("a list has no such index")),
-        other => other.filter(|index| *index < items.len()),
-    };
-    if let Some(index) = index {
+    let index = index_of(key).ok_or(DeltaError::DoesNotApply("a list has no such index"))?;
+    let found = if is_list { nearest(items, index, expected, budget)? } else { Some(index) };
+    if let Some(index) = found.filter(|index| *index < items.len()) {
         budget.work((items.len() - index) / ITEMS_PER_STEP)?;
         budget.own(items)?.remove(index);
     }
