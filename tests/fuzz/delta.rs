@@ -47,29 +47,28 @@ fn collect(value: &Value, parts: &mut Parts) {
 /// A copy in which a few parts are others.
 fn changed(value: &Value, parts: &Parts, chance: &mut Chance) -> Value {
     if chance.once_in(40) {
-        return match value {
-            Value::Text(text) if text.starts_with("root") => chance.one_of(&parts.paths).clone(),
-            Value::Int(number) => Value::Int(chance.number(number.unsigned_abs()).cast_signed()),
-            _ => chance.one_of(&parts.values).clone(),
-        };
+        if value.as_text().is_some_and(|text| text.starts_with("root")) {
+            return chance.one_of(&parts.paths).clone();
+        }
+        if let Value::Int(number) = value {
+            return Value::Int(chance.number(number.unsigned_abs()).cast_signed());
+        }
+        return chance.one_of(&parts.values).clone();
     }
     let mut each = |items: &[Value]| Arc::new(items.iter().map(|item| changed(item, parts, chance)).collect());
-    match value {
-        Value::List(items) => Value::List(each(items)),
-        Value::Tuple(items) => Value::Tuple(each(items)),
-        Value::Dict(pairs) => {
-            let pair = |(key, value): &(Value, Value)| {
-                let key = if matches!(key, Value::Text(_) | Value::Int(_)) {
-                    changed(key, parts, chance)
-                } else {
-                    key.clone()
-                };
-                (key, changed(value, parts, chance))
-            };
-            Value::Dict(Arc::new(pairs.iter().map(pair).collect()))
-        }
-        other => other.clone(),
+    if let Value::List(items) = value {
+        return Value::List(each(items));
     }
+    if let Value::Tuple(items) = value {
+        return Value::Tuple(each(items));
+    }
+    let Some(pairs) = value.as_dict() else { return value.clone() };
+    let mut changed_pairs = Vec::new();
+    for (key, value) in pairs {
+        let key = if matches!(key, Value::Text(_) | Value::Int(_)) { changed(key, parts, chance) } else { key.clone() };
+        changed_pairs.push((key, changed(value, parts, chance)));
+    }
+    Value::Dict(Arc::new(changed_pairs))
 }
 
 /// A delta's pickle with parts of others.

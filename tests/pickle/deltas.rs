@@ -17,7 +17,7 @@ fn delta(pickle: &Bytes) -> Delta {
 }
 
 /// With dicts and sets in one order, so that equal values are the same and `1`, `1.0` and `True` are not.
-pub(crate) fn canonical(value: &Value) -> String {
+fn canonical(value: &Value) -> String {
     let sorted = |mut parts: Vec<String>| {
         parts.sort();
         parts.join(",")
@@ -32,7 +32,16 @@ pub(crate) fn canonical(value: &Value) -> String {
             let pairs = pairs.iter().map(|(key, value)| format!("{}:{}", canonical(key), canonical(value)));
             format!("{{{}}}", sorted(pairs.collect()))
         }
-        scalar => format!("{scalar:?}"),
+        Value::None
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::BigInt(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Bytes(_)
+        | Value::Class(_)
+        | Value::Persistent(_)
+        | Value::Object(_) => format!("{value:?}"),
     }
 }
 

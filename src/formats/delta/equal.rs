@@ -7,6 +7,9 @@ use crate::formats::pickle::Value;
 /// Bytes that are compared or hashed in one step.
 const BYTES_PER_STEP: usize = 64;
 
+/// What hashing anything costs.
+const STEPS_PER_DIGEST: usize = 8;
+
 /// `one == other` in Python.
 pub(super) fn same(one: &Value, other: &Value, budget: &mut Budget) -> Result<bool, DeltaError> {
     budget.work(1)?;
@@ -216,7 +219,7 @@ fn scalar(value: &Value, budget: &mut Budget) -> Result<[u8; 32], DeltaError> {
 }
 
 fn digest(kind: u8, bytes: &[u8], budget: &mut Budget) -> Result<[u8; 32], DeltaError> {
-    budget.work(bytes.len() / BYTES_PER_STEP)?;
+    budget.work(STEPS_PER_DIGEST + bytes.len() / BYTES_PER_STEP)?;
     Ok(*blake3::Hasher::new().update(&[kind]).update(bytes).finalize().as_bytes())
 }
 
