@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The vectors that differ, all with `ignore_order`. In each the delta inserts the same object at several places of a
-/// list, and then changes it at one of them by way of the wrong index, so that in the library all of them change.
+/// list, and then changes it at one of them by way of the wrong index, so that in the library all of them change. With
+/// 5.7.0 it is left to chance whether that happens (docs/formats.md).
 const ALIASED: &[(&str, &[&str])] = &[("8.1.1", &["list37", "list55"]), ("5.7.0", &["list37"])];
 
 fn delta(pickle: &Bytes) -> Delta {
@@ -120,7 +121,9 @@ fn play(nodes: &mut BTreeMap<String, Node>, message: &[Bytes]) {
         4 => {
             let id = plain(&message[2]).as_text().unwrap().to_owned();
             nodes.remove(&id);
-            nodes.values_mut().for_each(|node| node.dependencies.retain(|other| *other != id));
+            for node in nodes.values_mut() {
+                node.dependencies.retain(|other| *other != id);
+            }
         }
         5 => {
             let right = plain(&message[2]);
@@ -174,14 +177,13 @@ fn folding_deltas_gives_what_applying_them_one_after_the_other_gives() {
     let cases = delta_cases("8.1.1");
     for group in cases.chunks(7) {
         let base = Bytes::from(write(&group[0].base).unwrap());
-        let fitting = |deltas: &mut Vec<Bytes>, case: &DeltaCase| {
+        let mut deltas = Vec::new();
+        for case in group {
             deltas.push(case.delta.clone());
-            if fold(&base, &*deltas).is_err() {
+            if fold(&base, &deltas).is_err() {
                 deltas.pop();
             }
-        };
-        let mut deltas = Vec::new();
-        group.iter().for_each(|case| fitting(&mut deltas, case));
+        }
         assert!(!deltas.is_empty());
         let applied = deltas.iter().fold(group[0].base.clone(), |value, pickle| delta(pickle).apply(&value).unwrap());
         let folded = fold(&base, &deltas).unwrap();
