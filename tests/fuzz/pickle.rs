@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::time::Duration;
 
 #[path = "../pickle/mutants.rs"]
-mod mutants;
+pub(crate) mod mutants;
 
 /// Pickles longer than this take their time and add nothing.
 const BYTES_MAX: usize = 64 << 10;
