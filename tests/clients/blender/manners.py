@@ -249,7 +249,7 @@ def who_does_not_read_costs_little_and_is_told():
                 # The one who reads must keep up, and the one who only sleeps has its helper answer for it.
                 keep_alive(raw)
                 wanted = author.node(key)["filling"]
-                reader.until(lambda _: reader.node(key)["filling"] == wanted, "seeing the newest version", 60)
+                reader.until(lambda _: reader.node(key).get("filling") == wanted, "seeing the newest version", 60)
             grown = (daemon.status("VmHWM") - before) / MIB
             larger = (daemon.status("VmRSS") - before_rss) / MIB
             print(f"  {version}: 300 MB past two sleepers, the daemon's peak grew by {grown:.0f} MiB, it is {larger:.0f} MiB larger")

@@ -8,7 +8,7 @@ import time
 
 import judge
 from board import Board, kept, texts, until_kept
-from crew import VERSIONS, Crew, Hotset, settle
+from crew import VERSIONS, Crew, Hotset, PeerError, settle
 from harness import LONG, expect
 from manners import running
 
@@ -125,14 +125,17 @@ def what_a_surviving_client_had_under_way_is_not_held_against_it():
             for step in range(40):
                 for peer, key in ((alice, keys["mesh"]), (bob, keys["thing"])):
                     old = peer.node(key).get("list", [])
-                    peer.edit(key, list=[*old, f"{number} {step}"][-12:], count=step)
+                    with contextlib.suppress(PeerError):  # it may have been disconnected
+                        peer.edit(key, list=[*old, f"{number} {step}"][-12:], count=step)
                 if step == 10 + number:
                     daemon.kill()
                     daemon.spawn()
             daemon.wait_ready()
             time.sleep(1)
             for peer, key in ((alice, keys["mesh"]), (bob, keys["thing"])):
-                peer.edit(key, done=number)
+                with contextlib.suppress(PeerError):
+                    peer.edit(key, done=number)
+            time.sleep(0.5)
             for peer in (alice, bob):
                 if peer.ask("about")["state"] != "STATE_ACTIVE":
                     print(f"  {peer} was disconnected: {peer.until_gone()}")
