@@ -210,6 +210,12 @@ impl Tail {
         Some(chunk)
     }
 
+    /// The cursor that is followed by the oldest event that is still here.
+    pub fn begin(&self) -> u64 {
+        let inner = self.lock();
+        inner.chunks.front().map_or(inner.head, |oldest| oldest.first_seq.saturating_sub(1))
+    }
+
     /// Whether everything after `cursor` is still here.
     pub fn reaches(&self, cursor: u64) -> bool {
         let inner = self.lock();

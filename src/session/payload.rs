@@ -177,3 +177,59 @@ impl Deltas {
         Some(Self { list: Arc::new(self.list.skip(count)), bytes: self.bytes - gone })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grown(deltas: usize) -> Payload {
+        let base = Bytes::from(vec![7; 1 << 20]);
+        let bytes = Payload::Bytes { media_type: "x/y".into(), data: base };
+        (0..deltas).fold(bytes, |payload, n| {
+            let delta = Bytes::from(vec![1; 1 << 10]);
+            payload.appended(&delta, n as u64 + 1).expect("it is not JSON")
+        })
+    }
+
+    fn contents(payload: &Payload) -> Vec<*const u8> {
+        let Payload::Layered { base, deltas, .. } = payload else { panic!("it has deltas") };
+        std::iter::once(base).chain(deltas.iter()).map(|bytes| bytes.as_ptr()).collect()
+    }
+
+    #[test]
+    fn appending_copies_neither_the_base_nor_other_deltas() {
+        let before = grown(500);
+        let delta = Bytes::from_static(b"one more");
+        let after = before.appended(&delta, 501).expect("it is not JSON");
+        assert_eq!(contents(&after)[..501], contents(&before)[..]);
+        assert_eq!(contents(&after)[501], delta.as_ptr());
+        assert_eq!((before.len(), after.len()), ((1 << 20) + (500 << 10), (1 << 20) + (500 << 10) + 8));
+        assert_eq!(before, grown(500), "who still holds the earlier state does not see it");
+    }
+
+    #[test]
+    fn folding_counts_what_remains() {
+        let payload = grown(10);
+        let base = Bytes::from_static(b"folded");
+        let rest = payload.folded(7, &base).expect("there are so many");
+        assert_eq!(contents(&rest)[1..], contents(&payload)[8..]);
+        assert_eq!(rest.len(), 6 + (3 << 10));
+        let whole = Payload::Bytes { media_type: "x/y".into(), data: base.clone() };
+        assert_eq!(payload.folded(10, &base), Some(whole), "without deltas it is as if it had been put so");
+        assert_eq!(payload.folded(11, &base), None);
+        assert_eq!(Payload::null().folded(1, &base), None);
+    }
+
+    #[test]
+    fn nodes_without_deltas_pay_little_for_those_that_have_some() {
+        assert!(size_of::<Payload>() <= 72, "{} bytes", size_of::<Payload>());
+    }
+
+    #[test]
+    fn the_media_types_of_blender_are_known_however_they_are_written() {
+        assert!(is_blender_media_type("application/vnd.multi-user.node+pickle"));
+        assert!(is_blender_media_type("Application/VND.Multi-User.datablock+pickle"));
+        assert!(!is_blender_media_type("application/vnd.multi-user"));
+        assert!(!is_blender_media_type("application/vnd.multi-usér.node"));
+    }
+}

@@ -135,3 +135,31 @@ impl Tasks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u64) -> TaskId {
+        TaskId::new(format!("t{n}")).expect("an id")
+    }
+
+    #[test]
+    fn only_so_many_removed_tasks_are_remembered_the_newest_ones() {
+        let mut tasks = Tasks::default();
+        let most = REMOVED_TASKS_REMEMBERED as u64;
+        for seq in 1..=most + 3 {
+            tasks.remember_removal(id(seq), seq);
+        }
+        assert_eq!((tasks.removed.len() as u64, tasks.removals.len() as u64), (most, most));
+        assert!(!tasks.removed.contains_key(&id(3)));
+        assert!(tasks.removed.contains_key(&id(4)) && tasks.removed.contains_key(&id(most + 3)));
+    }
+
+    #[test]
+    fn what_was_never_there_is_not_remembered_as_removed() {
+        let mut tasks = Tasks::default();
+        tasks.removed(&id(1), 5);
+        assert!(tasks.removed.is_empty());
+    }
+}

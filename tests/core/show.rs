@@ -63,6 +63,7 @@ pub(crate) fn state(session: &Session, what: &str) -> Vec<String> {
     match what {
         "nodes" => nodes(session),
         "tasks" => tasks(session),
+        "removed" => session.stored_removed_tasks().map(|task| format!("{} by #{}", task.id, task.seq)).collect(),
         "chat" => session.messages().map(|m| format!("{} {}: {}", m.id, m.author, short(&m.text))).collect(),
         "members" => members(session),
         "settings" => {

@@ -6,12 +6,13 @@ use super::room::Room;
 use super::wire::{self, PeerId, WireLimits};
 use crate::doors::Authority;
 use crate::live::Directory;
+use crate::ops::clock;
 use crate::ops::metrics::BlenderMetrics;
 use crate::session::SessionName;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
@@ -53,6 +54,7 @@ pub struct BlenderDoor {
     pub metrics: BlenderMetrics,
     /// The session that it leads to.
     pub session: SessionName,
+    pub(super) started: Instant,
     peers: Mutex<Peers>,
     room: Mutex<Option<Arc<Room>>>,
 }
@@ -67,7 +69,8 @@ impl BlenderDoor {
         session: SessionName,
     ) -> Arc<Self> {
         let (peers, room) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { directory, authority, settings, metrics, session, peers, room })
+        let started = clock::instant();
+        Arc::new(Self { directory, authority, settings, metrics, session, started, peers, room })
     }
 
     pub(super) fn settings(&self) -> InForce {

@@ -21,6 +21,12 @@ const VERSION_ZMTP: &str = "0.9.10";
 /// What a server of the newest replication calls itself.
 const VERSION_TCP: &str = "0.10.2";
 
+/// How often a name is looked at before it is called taken.
+const ATTEMPTS: u32 = 40;
+
+/// How long to wait in between.
+const ATTEMPT_AFTER: std::time::Duration = std::time::Duration::from_millis(25);
+
 /// Beginnings of the versions that are understood.
 const VERSIONS: [&str; 2] = ["0.9.1", "0.10."];
 
@@ -75,15 +81,21 @@ impl Peer {
         Ok(Visit::new(room, membership, admin, ear, stage))
     }
 
-    /// The old servers looked at the name first, too.
+    /// The old servers looked at the name first, too. Whoever has just closed is given a moment to be gone.
     async fn is_free(&self, name: &str, room: &Room) -> Result<(), String> {
-        let state = room.state().await.map_err(|error| error.to_string())?;
-        let client = self.id.client();
-        let mut others = state.online().filter(|member| member.online.is_some_and(|online| online.client != client));
-        match others.any(|member| member.name.as_str() == name) {
-            true => Err("client already logged in".to_owned()),
-            false => Ok(()),
+        for attempt in 0..ATTEMPTS {
+            let state = room.state().await.map_err(|error| error.to_string())?;
+            let client = self.id.client();
+            let mut others = state.online().filter(|other| other.online.is_some_and(|online| online.client != client));
+            if !others.any(|other| other.name.as_str() == name) {
+                return Ok(());
+            }
+            if !room.roster.make_way(name) && attempt >= ATTEMPTS / 4 {
+                break;
+            }
+            tokio::time::sleep(ATTEMPT_AFTER).await;
         }
+        Err("client already logged in".to_owned())
     }
 
     async fn welcome(&mut self, visit: Visit) {

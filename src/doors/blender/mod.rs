@@ -18,6 +18,7 @@ mod people;
 mod proof;
 mod pulse;
 mod relay;
+mod returning;
 mod room;
 mod roster;
 mod said;

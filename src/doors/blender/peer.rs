@@ -6,6 +6,7 @@ use super::lines::{Arrival, LineEvent, Lines};
 use super::login::version_of;
 use super::objects::{self, Inbound, ObjectError, ServerInfo, disconnect, ping, server_info};
 use super::pulse::{Beat, Pulse};
+use super::returning::EXPECTED_FOR;
 use super::settling::SETTLED_AFTER;
 use super::visit::{Stage, Visit};
 use super::wire::{Channel, PeerId, Transport};
@@ -32,6 +33,12 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// How long lines that come back by themselves may be gone.
 const RETURN_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long the helper process of a client may take to come.
+const HELPER_WITHIN: Duration = Duration::from_secs(5);
+
+/// A client says at once who it is. One that does not, just after the server has started, thinks that it is known.
+const STRANGE_AFTER: Duration = Duration::from_secs(2);
+
 /// What can happen to a peer.
 enum Happening {
     Arrived(Arrival),
@@ -50,6 +57,8 @@ pub(super) struct Peer {
     pulse: Pulse,
     ticks: Interval,
     faults: u32,
+    /// It has probed, or asked to be let in.
+    asked: bool,
     came: Instant,
     /// Since when it has no line to be told on.
     gone: Option<Instant>,
@@ -59,7 +68,7 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(id: PeerId, door: Arc<BlenderDoor>, arrivals: mpsc::Receiver<Arrival>) -> Self {
-        let mut ticks = interval(TICK.min(SETTLED_AFTER / 2));
+        let mut ticks = interval(TICK.min(SETTLED_AFTER));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let now = clock::instant();
         Self {
@@ -71,6 +80,7 @@ impl Peer {
             pulse: Pulse::default(),
             ticks,
             faults: 0,
+            asked: false,
             came: now,
             gone: None,
             progress: (0, now),
@@ -124,9 +134,24 @@ impl Peer {
         let settings = self.door.settings();
         let most = if self.visit.is_some() { settings.message_bytes } else { settings.stranger_bytes };
         self.lines.connect(arrival, most);
-        self.gone = None;
-        if channel == Channel::Data {
-            self.answer_login().await;
+        let was_gone = self.gone.take().is_some();
+        match &mut self.visit {
+            Some(visit) if was_gone => {
+                visit.room.roster.is_away(visit.name(), false);
+                visit.returns();
+            }
+            Some(_) => {}
+            None if self.lines.transport() == Transport::Zmtp => _ = self.welcome_back().await,
+            None => {}
+        }
+        match (channel, &self.visit) {
+            (Channel::Data, _) => self.answer_login().await,
+            // The helper process says its first word only once.
+            (Channel::Ttl, Some(_)) if self.lines.transport() == Transport::Zmtp => {
+                self.pulse.begin(clock::instant());
+                self.lines.send(Channel::Ttl, &ping());
+            }
+            (Channel::Ttl | Channel::Command, _) => {}
         }
         Ok(())
     }
@@ -136,12 +161,15 @@ impl Peer {
         if self.lines.transport() == Transport::Tcp && channel != Channel::Ttl {
             return Err(Farewell::Closed);
         }
-        if !self.lines.any() {
-            if self.visit.is_none() {
-                return Err(Farewell::Closed);
-            }
-            self.gone = Some(clock::instant());
+        if self.lines.has(Channel::Command) || self.lines.has(Channel::Data) {
+            return Ok(());
         }
+        match &self.visit {
+            Some(visit) => visit.room.roster.is_away(visit.name(), true),
+            None if self.lines.any() => return Ok(()),
+            None => return Err(Farewell::Closed),
+        }
+        self.gone = Some(self.gone.unwrap_or_else(clock::instant));
         Ok(())
     }
 
@@ -156,7 +184,10 @@ impl Peer {
         };
         match object {
             Inbound::RequestServerInfo => self.probed(),
-            Inbound::Auth(auth) => self.log_in(auth).await,
+            Inbound::Auth(auth) => {
+                self.asked = true;
+                self.log_in(auth).await;
+            }
             Inbound::TtlInit => {
                 self.pulse.begin(clock::instant());
                 self.lines.send(Channel::Ttl, &ping());
@@ -169,7 +200,7 @@ impl Peer {
 
     async fn member_says(&mut self, object: Inbound) -> Result<(), Farewell> {
         let Some(visit) = &mut self.visit else {
-            return Err(Farewell::because("the server does not know you any more: connect again"));
+            return Err(self.unknown());
         };
         let lines = &mut self.lines;
         match object {
@@ -189,6 +220,7 @@ impl Peer {
     }
 
     fn probed(&mut self) {
+        self.asked = true;
         let version = version_of(self.lines.transport());
         let info = ServerInfo { private: !self.door.authority.is_open(), version };
         self.lines.send(Channel::Command, &server_info(info));
@@ -214,18 +246,29 @@ impl Peer {
             return Err(Farewell::Lost);
         }
         self.is_stuck(now)?;
-        let waited = |since: Instant| now.saturating_duration_since(since) >= settings.timeout;
         let Some(visit) = &mut self.visit else {
-            return if waited(self.came) { Err(Farewell::Closed) } else { Ok(()) };
+            return self.stranger(now, settings.timeout);
         };
+        self.pulse.expect(HELPER_WITHIN, now);
         if let Stage::DataPending(since) = visit.stage
-            && waited(since)
+            && now.saturating_duration_since(since) >= settings.timeout
         {
             self.lines.send(Channel::Command, &objects::auth_reply("FAILED: data channel timeout"));
             return Err(Farewell::Closed);
         }
         visit.room.roster.answers_in(visit.name(), self.pulse.latency());
         visit.tick(&mut self.lines, now).await
+    }
+
+    /// Somebody who has not logged in must do so, or is from before a restart and waits to be told.
+    fn stranger(&self, now: Instant, timeout: Duration) -> Result<(), Farewell> {
+        let here = now.saturating_duration_since(self.came);
+        let expected = self.came.saturating_duration_since(self.door.started) < EXPECTED_FOR;
+        let silent = !self.asked && self.lines.has(Channel::Command) && self.lines.transport() == Transport::Zmtp;
+        if expected && silent && here >= STRANGE_AFTER {
+            return Err(self.unknown());
+        }
+        if here >= timeout { Err(Farewell::Closed) } else { Ok(()) }
     }
 
     fn is_stuck(&mut self, now: Instant) -> Result<(), Farewell> {

@@ -41,6 +41,14 @@ impl Pulse {
         self.beating = Some(Beating { heard: now, asked: now, waiting: true, latency });
     }
 
+    /// A client that has logged in is to have a helper process; so long it may take to come.
+    pub(super) fn expect(&mut self, within: Duration, now: Instant) {
+        if self.beating.is_none() {
+            let heard = now + within;
+            self.beating = Some(Beating { heard, asked: now, waiting: true, latency: LATENCY_UNKNOWN });
+        }
+    }
+
     /// It has answered.
     pub(super) fn heard(&mut self, now: Instant) {
         let Some(beating) = &mut self.beating else { return };
@@ -56,7 +64,7 @@ impl Pulse {
         self.beating.as_ref().map_or(LATENCY_UNKNOWN, |beating| beating.latency)
     }
 
-    /// What to do now. A client without a helper process is never lost by its silence.
+    /// What to do now.
     pub(super) fn beat(&mut self, timeout: Duration, now: Instant) -> Beat {
         let Some(beating) = &mut self.beating else { return Beat::Wait };
         let (silent, asked) =
@@ -98,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_beyond_the_timeout_is_loss_and_without_a_helper_there_is_none() {
+    fn silence_beyond_the_timeout_is_loss() {
         let (mut pulse, start) = (Pulse::default(), Instant::now());
         assert_eq!(pulse.beat(TIMEOUT, start + ms(60_000)), Beat::Wait);
         pulse.begin(start);

@@ -46,6 +46,8 @@ struct User {
     entries: BTreeMap<Arc<str>, (u64, Value)>,
     /// The newest update, framed by the first who passes it on.
     newest: Update,
+    /// It has no line any more, but may come back.
+    away: bool,
     /// Why it must go.
     farewell: Option<String>,
 }
@@ -113,7 +115,7 @@ impl Roster {
         let (entries, newest) = (BTreeMap::new(), Update::default());
         let subscriber = Arc::clone(subscriber);
         let name = subscriber.name.clone();
-        let user = User { subscriber, admin, latency: 999, status, entries, newest, farewell: None };
+        let user = User { subscriber, admin, latency: 999, status, entries, newest, away: false, farewell: None };
         self.lock().users.insert(name, user);
     }
 
@@ -230,6 +232,29 @@ impl Roster {
     /// The newest list.
     pub(super) fn list(&self) -> Arc<List> {
         Arc::clone(&self.lock().list)
+    }
+
+    /// Whether somebody of this name is here.
+    pub(super) fn has(&self, name: &MemberName) -> bool {
+        self.lock().users.contains_key(name)
+    }
+
+    /// Somebody has no line any more, but may come back.
+    pub(super) fn is_away(&self, name: &MemberName, away: bool) {
+        if let Some(user) = self.lock().users.get_mut(name) {
+            user.away = away;
+        }
+    }
+
+    /// Sends a user away who has no line any more: somebody else, or the same one anew, wants the name.
+    pub(super) fn make_way(&self, name: &str) -> bool {
+        let mut inner = self.lock();
+        let Some((_, user)) = inner.users.iter_mut().find(|(user, _)| user.as_str() == name) else { return false };
+        if user.away {
+            user.farewell = Some("connected again".to_owned());
+            user.subscriber.wake();
+        }
+        user.away
     }
 
     /// Whether anybody is here.

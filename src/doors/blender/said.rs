@@ -18,6 +18,12 @@ const TASKS: &str = "tasks";
 /// The metadata that holds the newest chat messages that a client knows.
 const CHAT: &str = "chat_messages";
 
+/// What is remembered of it; everything else changes too often.
+const REMEMBERED: [&str; 3] = ["color", "scene_current", "mode_current"];
+
+/// Where, in the member's own metadata.
+const REMEMBERED_AS: &str = "multi_user";
+
 /// Bytes of one message of presence.
 const PRESENCE_BYTES_MAX: usize = 64 << 10;
 
@@ -49,9 +55,26 @@ impl Visit {
         if entries.is_empty() {
             return Ok(());
         }
+        let remembered = self.remember(&entries);
         self.room.roster.said(self.name(), entries);
         self.show_to_others();
-        Ok(())
+        match remembered {
+            Some(metadata) => self.ask(Asked::People, vec![Operation::MemberSet { metadata }], 0).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What changes seldom is remembered with the member, so that it is there after a restart of the server.
+    fn remember(&mut self, entries: &Entries) -> Option<Bytes> {
+        let mut changed = Map::new();
+        for (key, value) in entries.iter().filter(|(key, _)| REMEMBERED.contains(&&**key)) {
+            let shown = to_json(value);
+            if self.remembered.get(&**key) != Some(&shown) {
+                self.remembered.insert(key.to_string(), shown.clone());
+                changed.insert(key.to_string(), shown);
+            }
+        }
+        (!changed.is_empty()).then(|| json!({ REMEMBERED_AS: changed }).to_string().into())
     }
 
     async fn says_to_people(&mut self, key: &str, text: &str) -> Result<(), Farewell> {
@@ -90,6 +113,29 @@ impl Visit {
         if text.len() <= SHOWN_BYTES_MAX {
             self.membership.signal(Bytes::from(text));
         }
+    }
+}
+
+/// What a member said of itself before the server was restarted.
+pub(super) fn remembered(metadata: &[u8]) -> Entries {
+    let Ok(Json::Object(all)) = serde_json::from_slice(metadata) else { return Entries::new() };
+    let entries = all.get(REMEMBERED_AS).and_then(Json::as_object).into_iter().flatten();
+    let entry = |(key, value): (&String, &Json)| Some((Arc::<str>::from(&**key), from_json(value)?));
+    entries.filter(|(key, _)| REMEMBERED.contains(&&***key)).filter_map(entry).collect()
+}
+
+/// Texts, and tuples of numbers: a colour is one.
+fn from_json(value: &Json) -> Option<Value> {
+    match value {
+        Json::String(text) => Some(Value::text(text)),
+        Json::Number(number) => match number.as_i64() {
+            Some(number) => Some(Value::Int(number)),
+            None => number.as_f64().map(Value::Float),
+        },
+        Json::Array(items) if items.len() <= DEPTH_MAX => {
+            Some(Value::Tuple(Arc::new(items.iter().filter(|item| item.is_number()).filter_map(from_json).collect())))
+        }
+        _ => None,
     }
 }
 

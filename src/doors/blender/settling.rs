@@ -12,23 +12,29 @@ pub(super) const SETTLED_AFTER: Duration = Duration::from_millis(200);
 const REMEMBERED: usize = 256;
 
 /// Which nodes were sent to one client a moment ago.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Settling {
+    after: Duration,
     sent: BTreeMap<NodeId, Instant>,
 }
 
 impl Settling {
+    /// Nodes settle after this time.
+    pub(super) fn new(after: Duration) -> Self {
+        Self { after, sent: BTreeMap::new() }
+    }
+
     /// A node, or a change of it, was sent.
     pub(super) fn sent(&mut self, id: &NodeId, now: Instant) {
         if self.sent.len() >= REMEMBERED && !self.sent.contains_key(id) {
-            self.sent.retain(|_, at| now.saturating_duration_since(*at) < SETTLED_AFTER);
+            self.sent.retain(|_, at| now.saturating_duration_since(*at) < self.after);
         }
         self.sent.insert(id.clone(), now);
     }
 
     /// Whether what was sent of the node has been read by now.
     pub(super) fn is_settled(&self, id: &NodeId, now: Instant) -> bool {
-        self.sent.get(id).is_none_or(|at| now.saturating_duration_since(*at) >= SETTLED_AFTER)
+        self.sent.get(id).is_none_or(|at| now.saturating_duration_since(*at) >= self.after)
     }
 }
 
@@ -38,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_node_settles_after_a_while() {
-        let (mut settling, start) = (Settling::default(), Instant::now());
+        let (mut settling, start) = (Settling::new(SETTLED_AFTER), Instant::now());
         let id = NodeId::new("n").unwrap();
         assert!(settling.is_settled(&id, start));
         settling.sent(&id, start);
@@ -48,7 +54,7 @@ mod tests {
 
     #[test]
     fn those_settled_are_forgotten() {
-        let (mut settling, start) = (Settling::default(), Instant::now());
+        let (mut settling, start) = (Settling::new(SETTLED_AFTER), Instant::now());
         for n in 0..10 * REMEMBERED {
             let id = NodeId::new(n.to_string()).unwrap();
             settling.sent(&id, start + SETTLED_AFTER * u32::try_from(n / REMEMBERED).unwrap());

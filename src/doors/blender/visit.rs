@@ -9,12 +9,13 @@ use super::people::Memory;
 use super::relay::{Part, RelayedEvent};
 use super::room::Room;
 use super::roster::{List, Status};
-use super::settling::Settling;
+use super::settling::{SETTLED_AFTER, Settling};
 use super::truth;
 use super::wire::Channel;
 use crate::live::{Closing, Edit, Following, Membership, Mode, Note, Refusal, Work};
 use crate::ops::clock;
 use crate::session::{ClientId, MemberName, NodeId, Operation, Rejection, Session};
+use serde_json::{Map, Value as Json};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ use std::time::{Duration, Instant};
 
 /// How long clients may stay when nothing can be written.
 const READ_ONLY_FOR: Duration = Duration::from_secs(30);
+
+/// How long after it was told the truth about a node a client may change it without knowing.
+const TOLD_FOR: Duration = Duration::from_secs(2);
 
 /// How far a client is.
 pub(super) enum Stage {
@@ -61,6 +65,12 @@ pub(super) struct Visit {
     pub(super) astray: BTreeSet<NodeId>,
     /// It is told everything up to this state, and then the truth about those.
     truth: Option<Box<Session>>,
+    /// What it was told the truth about a moment ago: what it said meanwhile was said without knowing.
+    told: Settling,
+    /// Since when it is back, as long as it has not been told what it may have missed.
+    pub(super) returning: Option<Instant>,
+    /// What is remembered of what it says of itself.
+    pub(super) remembered: Map<String, Json>,
     /// Since when nothing can be written.
     read_only: Option<Instant>,
 }
@@ -78,9 +88,12 @@ impl Visit {
             memory: Memory::default(),
             list: Arc::default(),
             heard: 0,
-            settling: Settling::default(),
+            settling: Settling::new(SETTLED_AFTER),
             astray: BTreeSet::new(),
             truth: None,
+            told: Settling::new(TOLD_FOR),
+            returning: None,
+            remembered: Map::new(),
             read_only: None,
         }
     }
@@ -135,8 +148,14 @@ impl Visit {
     async fn noted(&mut self, note: Note) -> Result<(), Farewell> {
         match note {
             Note::Ack { op, .. } => {
-                if let Some(Asked::Commit(id)) = self.desk.answered(op) {
-                    self.room.proofreader.check(id, self.name());
+                let asked = self.desk.answered(op);
+                if let Some(Asked::Commit(id)) = &asked {
+                    self.room.proofreader.check(id.clone(), self.name());
+                }
+                if let Some(Asked::Commit(id) | Asked::Node(id)) = asked
+                    && !self.told.is_settled(&id, clock::instant())
+                {
+                    self.astray.insert(id);
                 }
             }
             Note::Reject { op, why } => {
@@ -189,6 +208,7 @@ impl Visit {
         if self.read_only.is_some_and(|since| now.saturating_duration_since(since) >= READ_ONLY_FOR) {
             return Err(Farewell::because("server disk full: save your .blend now"));
         }
+        self.catch_up(lines, now).await?;
         self.follow(lines).await
     }
 
@@ -221,7 +241,7 @@ impl Visit {
 
     /// Tells the client what has happened since its cursor, as far as there is room.
     pub(super) async fn follow(&mut self, lines: &mut Lines) -> Result<(), Farewell> {
-        if !matches!(self.stage, Stage::Active) || !lines.has(Channel::Data) {
+        if !matches!(self.stage, Stage::Active) || self.returning.is_some() || !lines.has(Channel::Data) {
             return Ok(());
         }
         let shared = Arc::clone(self.membership.shared());
@@ -299,6 +319,7 @@ impl Visit {
                 lines.send(Channel::Data, &messages.node);
                 lines.send(Channel::Command, &messages.right);
                 self.settling.sent(&id, clock::instant());
+                self.told.sent(&id, clock::instant());
             }
         }
     }

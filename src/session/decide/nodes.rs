@@ -196,8 +196,9 @@ impl Deciding<'_> {
         if !self.author.name.is_daemon() {
             return Err(Rejection::Reserved("folding a payload".to_owned()));
         }
-        let alone = NodePatch { payload: patch.payload.clone(), ..NodePatch::default() };
-        if *patch != alone || deltas == 0 {
+        let NodePatch { kind, name, parent, order, dependencies, payload: _ } = patch;
+        let alone = (kind, name, parent, order, dependencies) == (&None, &None, &None, &None, &None);
+        if !alone || deltas == 0 {
             return Err(invalid("payload", "folding takes at least one delta, and changes nothing else"));
         }
         let node = self.existing_node(id, None)?;
@@ -205,9 +206,12 @@ impl Deciding<'_> {
         let chain = node.payload.deltas();
         let revision = |index| chain.and_then(|chain| chain.get(index)).map(|delta| delta.revision);
         let current = revision(last).unwrap_or(0);
-        // One event's deltas are folded together: its `seq` would not tell how many are gone.
-        if if_revision != Some(current) || revision(last.saturating_add(1)) == Some(current) {
+        if if_revision != Some(current) {
             return Err(Rejection::RevisionConflict { current });
+        }
+        // The next fold could not tell which of them are gone: all have the same `seq`.
+        if revision(last.saturating_add(1)) == Some(current) {
+            return Err(invalid("payload", "the deltas of one edit are folded together"));
         }
         let payload = node.payload.folded(last + 1, base).ok_or_else(|| Rejection::NotBytes(id.clone()))?;
         within("bytes of one node", content_bytes(&payload, &node.dependencies), STORED_NODE_BYTES as u64)?;

@@ -202,7 +202,7 @@ fn has_circle(above: &[usize]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::stored::{PayloadV1, RoleV1};
+    use crate::session::stored::{DeltaV1, PayloadV1, RoleV1};
     use bytes::Bytes;
 
     fn node(id: &str, parent: Option<&str>) -> NodeV1 {
@@ -283,6 +283,43 @@ mod tests {
     #[test]
     fn a_revision_beyond_the_newest_event_is_refused() {
         assert!(why(load(meta(1), vec![NodeV1 { revision: 2, ..node("a", None) }])).contains("beyond"));
+    }
+
+    #[test]
+    fn deltas_that_cannot_have_come_so_are_refused() {
+        let grown = |revisions: &[u64], revision| {
+            let delta = |revision: &u64| DeltaV1 { revision: *revision, data: Bytes::new() };
+            let deltas: Vec<_> = revisions.iter().map(delta).collect();
+            let payload = PayloadV1::Layered { media_type: "x/y".into(), base: Bytes::new(), deltas };
+            let meta = MetaV1 { seq: 9, payload_bytes: 32 * revisions.len() as u64, ..meta(1) };
+            load(meta, vec![NodeV1 { payload, revision, ..node("a", None) }])
+        };
+        assert!(grown(&[3, 3, 7], 8).is_ok());
+        assert!(why(grown(&[3, 2], 8)).contains("out of order"));
+        assert!(why(grown(&[3, 8], 7)).contains("out of order"));
+        let bare = grown(&[], 8).expect("a base alone is as if it had been put so");
+        assert!(bare.nodes().all(|node| matches!(node.payload, crate::session::Payload::Bytes { .. })));
+    }
+
+    #[test]
+    fn removed_tasks_and_settings_that_cannot_be_are_refused() {
+        let task = |id: &str, seq| RemovedTaskV1 { id: id.into(), seq };
+        let removed = |tasks: Vec<RemovedTaskV1>| {
+            let mut loading = Loading::default();
+            loading.meta(meta(0))?;
+            loading.removed_tasks(tasks)?;
+            loading.finish()
+        };
+        assert!(removed(vec![task("a", 1), task("b", 1)]).is_ok());
+        assert!(why(removed(vec![task("a", 1), task("a", 0)])).contains("is there as well"));
+        assert!(why(removed(vec![task("a", 2)])).contains("beyond"));
+        let many = (0..=REMOVED_TASKS_REMEMBERED).map(|n| task(&n.to_string(), 1)).collect();
+        assert!(why(removed(many)).contains("too many"));
+        let mut loading = Loading::default();
+        loading.meta(meta(0)).expect("it comes first");
+        let setting = || SettingV1 { key: "a".into(), value: Bytes::from_static(b"1") };
+        assert!(loading.settings(vec![setting()]).is_ok());
+        assert!(loading.settings(vec![setting()]).is_err());
     }
 
     #[test]
