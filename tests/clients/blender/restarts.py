@@ -240,8 +240,8 @@ def fill_and_free(daemon, crew):
     alice, bob, carol = peers
     # The journal has some room of its own, which has to be used up, too.
     end = time.monotonic() + 60
-    while not (said := [text for text in texts(kept(bob)[1]) if "disk" in text]):
-        expect(time.monotonic() < end, True, "a line about the disk in the chat within 60 s")
+    while not (said := [text for text in texts(kept(bob)[1]) if "SAVED" in text]):
+        expect(time.monotonic() < end, True, "a line about it in the chat within 60 s")
         carol.ask("repeat", count=1, uuid=keys["image"], size=500_000)
         time.sleep(0.1)
     begin = time.monotonic()
