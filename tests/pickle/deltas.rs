@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The vectors that differ, all with `ignore_order`. In each the delta inserts the same object at several places of a
-/// list, and then changes it at one of them by way of the wrong index, so that in the library all of them change.
+/// list, and then changes it at one of them by way of the wrong index, so that in the library all of them change. With
+/// 5.7.0 it is left to chance whether that happens (docs/formats.md).
 const ALIASED: &[(&str, &[&str])] = &[("8.1.1", &["list37", "list55"]), ("5.7.0", &["list37"])];
 
 fn delta(pickle: &Bytes) -> Delta {
@@ -17,7 +18,7 @@ fn delta(pickle: &Bytes) -> Delta {
 }
 
 /// With dicts and sets in one order, so that equal values are the same and `1`, `1.0` and `True` are not.
-pub(crate) fn canonical(value: &Value) -> String {
+fn canonical(value: &Value) -> String {
     let sorted = |mut parts: Vec<String>| {
         parts.sort();
         parts.join(",")
@@ -32,7 +33,16 @@ pub(crate) fn canonical(value: &Value) -> String {
             let pairs = pairs.iter().map(|(key, value)| format!("{}:{}", canonical(key), canonical(value)));
             format!("{{{}}}", sorted(pairs.collect()))
         }
-        scalar => format!("{scalar:?}"),
+        Value::None
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::BigInt(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Bytes(_)
+        | Value::Class(_)
+        | Value::Persistent(_)
+        | Value::Object(_) => format!("{value:?}"),
     }
 }
 
@@ -111,7 +121,9 @@ fn play(nodes: &mut BTreeMap<String, Node>, message: &[Bytes]) {
         4 => {
             let id = plain(&message[2]).as_text().unwrap().to_owned();
             nodes.remove(&id);
-            nodes.values_mut().for_each(|node| node.dependencies.retain(|other| *other != id));
+            for node in nodes.values_mut() {
+                node.dependencies.retain(|other| *other != id);
+            }
         }
         5 => {
             let right = plain(&message[2]);
@@ -155,7 +167,7 @@ fn the_dialect_is_told_apart_and_what_is_not_an_opcode_has_a_plain_form_of_the_s
         let again = Delta::read(&plain).unwrap();
         assert_eq!(again.dialect(), Dialect::Plain);
         assert_eq!(again.apply(&case.base), delta.apply(&case.base), "{}", case.name);
-        assert_eq!(again.plain(), Some(plain));
+        assert_eq!(read(&again.plain().unwrap(), &Policy::COMMIT_DELTA), read(&plain, &Policy::COMMIT_DELTA));
     }
     assert!(seen["Plain"] > 400 && seen["Opcodes"] > 10 && seen["OrderedDictPlus"] > 400, "{seen:?}");
 }
@@ -165,14 +177,13 @@ fn folding_deltas_gives_what_applying_them_one_after_the_other_gives() {
     let cases = delta_cases("8.1.1");
     for group in cases.chunks(7) {
         let base = Bytes::from(write(&group[0].base).unwrap());
-        let fitting = |deltas: &mut Vec<Bytes>, case: &DeltaCase| {
+        let mut deltas = Vec::new();
+        for case in group {
             deltas.push(case.delta.clone());
-            if fold(&base, &*deltas).is_err() {
+            if fold(&base, &deltas).is_err() {
                 deltas.pop();
             }
-        };
-        let mut deltas = Vec::new();
-        group.iter().for_each(|case| fitting(&mut deltas, case));
+        }
         assert!(!deltas.is_empty());
         let applied = deltas.iter().fold(group[0].base.clone(), |value, pickle| delta(pickle).apply(&value).unwrap());
         let folded = fold(&base, &deltas).unwrap();

@@ -8,8 +8,13 @@ use std::sync::Arc;
 
 /// A file of the folder with the originals.
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/multi-user", name].iter().collect();
+    let path = fixture_path(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Where a file of that folder is.
+pub(crate) fn fixture_path(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/multi-user", name].iter().collect()
 }
 
 /// A gzip file of that folder, unpacked.
@@ -110,5 +115,6 @@ fn from_float_hex(text: &str) -> f64 {
     let (whole, fraction) = mantissa.split_once('.').unwrap();
     let bits = u64::from_str_radix(&format!("{whole}{fraction}"), 16).unwrap();
     let exponent = exponent.parse::<i32>().unwrap() - 4 * i32::try_from(fraction.len()).unwrap();
-    sign * (bits as f64) * 2_f64.powi(exponent)
+    let [high, low] = [bits >> 32, bits & 0xffff_ffff].map(|half| f64::from(u32::try_from(half).unwrap()));
+    sign * (high * 2_f64.powi(32) + low) * 2_f64.powi(exponent)
 }

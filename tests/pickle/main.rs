@@ -2,6 +2,10 @@
 //! and CPython's opinion.
 
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod deepdiff;
+#[cfg(test)]
 mod deltas;
 #[cfg(test)]
 mod differential;

@@ -64,7 +64,7 @@ impl Peer {
 
     async fn admit(&self, auth: &Auth) -> Result<Visit, String> {
         let room = self.door.room()?;
-        self.is_free(&auth.name, &room).await?;
+        is_free(&auth.name, self.id, &room).await?;
         let address = self.lines.address().map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
         let admin = self.door.judge(auth, address)?;
         if !is_understood(&auth.version) {
@@ -79,23 +79,6 @@ impl Peer {
         let stage = Stage::DataPending(clock::instant());
         let ear = if auth.version.starts_with(VERSION_ZMTP) { Ear::Unknown } else { Ear::Eight };
         Ok(Visit::new(room, membership, admin, ear, stage))
-    }
-
-    /// The old servers looked at the name first, too. Whoever has just closed is given a moment to be gone.
-    async fn is_free(&self, name: &str, room: &Room) -> Result<(), String> {
-        for attempt in 0..ATTEMPTS {
-            let state = room.state().await.map_err(|error| error.to_string())?;
-            let client = self.id.client();
-            let mut others = state.online().filter(|other| other.online.is_some_and(|online| online.client != client));
-            if !others.any(|other| other.name.as_str() == name) {
-                return Ok(());
-            }
-            if !room.roster.make_way(name) && attempt >= ATTEMPTS / 4 {
-                break;
-            }
-            tokio::time::sleep(ATTEMPT_AFTER).await;
-        }
-        Err("client already logged in".to_owned())
     }
 
     async fn welcome(&mut self, visit: Visit) {
@@ -131,6 +114,20 @@ impl Peer {
             }
         }
     }
+}
+
+/// The old servers looked at the name first, too. Whoever has just closed is given a moment to be gone.
+async fn is_free(name: &str, id: PeerId, room: &Room) -> Result<(), String> {
+    for attempt in 0..ATTEMPTS {
+        if room.roster.client_called(name).is_none_or(|client| client == id.client()) {
+            return Ok(());
+        }
+        if !room.roster.make_way(name) && attempt >= ATTEMPTS / 4 {
+            break;
+        }
+        tokio::time::sleep(ATTEMPT_AFTER).await;
+    }
+    Err("client already logged in".to_owned())
 }
 
 /// Makes the client a member of the session.

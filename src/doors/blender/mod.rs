@@ -7,6 +7,8 @@ mod dialect;
 mod door;
 mod edits;
 mod farewell;
+#[cfg(test)]
+mod fuzz;
 pub mod import;
 mod joining;
 mod lines;
@@ -17,6 +19,8 @@ mod peer;
 mod people;
 mod proof;
 mod pulse;
+#[cfg(test)]
+mod recorded;
 mod relay;
 mod returning;
 mod room;

@@ -6,7 +6,7 @@ use super::people::Notices;
 use super::wire::{Transport, frame};
 use crate::formats::pickle::{Value, write};
 use crate::live::Subscriber;
-use crate::session::{MemberName, Role, Session};
+use crate::session::{ClientId, MemberName, Role, Session};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -237,6 +237,11 @@ impl Roster {
     /// Whether somebody of this name is here.
     pub(super) fn has(&self, name: &MemberName) -> bool {
         self.lock().users.contains_key(name)
+    }
+
+    /// Which client has this name.
+    pub(super) fn client_called(&self, name: &str) -> Option<ClientId> {
+        self.lock().users.iter().find(|(user, _)| user.as_str() == name).map(|(_, user)| user.subscriber.client)
     }
 
     /// Somebody has no line any more, but may come back.

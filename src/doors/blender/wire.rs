@@ -115,6 +115,9 @@ pub(super) fn frame(transport: Transport, chunks: &[Bytes]) -> Vec<Bytes> {
     framing::frame(transport, chunks)
 }
 
+#[cfg(test)]
+mod tests;
+
 mod assembly;
 mod framing;
 mod greet;
@@ -124,3 +127,5 @@ mod zmtp;
 
 pub(super) use greet::greet;
 pub(super) use link::{Link, LinkReader, LinkWriter};
+#[cfg(test)]
+pub(super) use tests::{in_pieces, unframe};

@@ -6,6 +6,7 @@ use super::frame::Format;
 use super::message::Incoming;
 use super::replies;
 use super::translate::{ClientMessage, client_message};
+use crate::doors::campaign::{Chance, cases};
 use crate::live::{Edit, Refusal, Work};
 use crate::session::stored::{Loading, MemberV1, MessageV1, MetaV1, NodeV1, SettingV1, TaskV1};
 use crate::session::{
@@ -13,12 +14,8 @@ use crate::session::{
     Rejection, Role, Session, Timestamp,
 };
 use bytes::Bytes;
-use campaign::{Chance, cases};
 use serde_json::Value;
 use std::sync::Arc;
-
-#[path = "../../../tests/fuzz/campaign.rs"]
-mod campaign;
 
 /// Most bytes of text in an answer to something that is refused.
 const REFUSAL_BYTES_MAX: usize = 2_000;

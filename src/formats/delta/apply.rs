@@ -159,35 +159,25 @@ fn remove(document: &mut Document, path: &Path, expected: &Value) -> Result<(), 
         return Err(DeltaError::DoesNotApply("the root cannot be removed"));
     };
     let Some((value, budget)) = document.find(container)? else { return Ok(()) };
-    match value {
-        Value::Dict(pairs) => {
-            // A key may be there twice.
-            while let Some(place) = place_of(pairs, key, budget)? {
-                budget.work(pairs.len() / ITEMS_PER_STEP)?;
-                budget.own(pairs)?.remove(place);
-            }
+    if let Value::Dict(pairs) = value {
+        // A key may be there twice.
+        while let Some(place) = place_of(pairs, key, budget)? {
+            budget.work(pairs.len() / ITEMS_PER_STEP)?;
+            budget.own(pairs)?.remove(place);
         }
-        Value::List(items) => {
-            let Some(index) = index_of(key) else {
-                return Err(DeltaError::DoesNotApply("a list has no such index"));
-            };
-            if let Some(index) = nearest(items, index, expected, budget)? {
-                remove_item(items, index, budget)?;
-            }
-        }
-        Value::Tuple(items) => {
-            if let Some(index) = index_of(key).filter(|index| *index < items.len()) {
-                remove_item(items, index, budget)?;
-            }
-        }
-        _ => {}
+        return Ok(());
     }
-    Ok(())
-}
-
-fn remove_item(items: &mut Arc<Vec<Value>>, index: usize, budget: &mut Budget) -> Result<(), DeltaError> {
-    budget.work((items.len() - index) / ITEMS_PER_STEP)?;
-    budget.own(items)?.remove(index);
+    if let Value::Text(_) | Value::Bytes(_) = value {
+        return Err(DeltaError::DoesNotApply("a text has no items to remove"));
+    }
+    let is_list = matches!(value, Value::List(_));
+    let (Value::List(items) | Value::Tuple(items)) = value else { return Ok(()) };
+    let index = index_of(key).ok_or(DeltaError::DoesNotApply("a list has no such index"))?;
+    let found = if is_list { nearest(items, index, expected, budget)? } else { Some(index) };
+    if let Some(index) = found.filter(|index| *index < items.len()) {
+        budget.work((items.len() - index) / ITEMS_PER_STEP)?;
+        budget.own(items)?.remove(index);
+    }
     Ok(())
 }
 
@@ -228,12 +218,12 @@ fn set(document: &mut Document, path: &Path, new: &Value) -> Result<(), DeltaErr
     }
     let Some((container, key)) = path.split() else { return Ok(()) };
     let Some((value, budget)) = document.find(container)? else { return Ok(()) };
-    match value {
-        Value::Dict(pairs) => budget.own(pairs)?.push((key.clone(), new.clone())),
-        Value::List(items) | Value::Tuple(items) if index_of(key) == Some(items.len()) => {
-            budget.own(items)?.push(new.clone());
-        }
-        _ => {}
+    if let Value::Dict(pairs) = value {
+        budget.own(pairs)?.push((key.clone(), new.clone()));
+    } else if let Value::List(items) | Value::Tuple(items) = value
+        && index_of(key) == Some(items.len())
+    {
+        budget.own(items)?.push(new.clone());
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 use super::DeltaError;
 use super::document::Budget;
 use super::equal::{holds, is_hashable, whole};
-use super::read::Type;
+use super::read::{Type, index_of};
 use crate::formats::pickle::Value;
 
 use std::sync::Arc;
@@ -54,25 +54,30 @@ fn int(value: &Value) -> Converted {
         Value::Int(_) | Value::BigInt(_) => Some(value.clone()),
         Value::Float(number) if !number.is_finite() => None,
         Value::Float(number) => Some(Value::Int(whole(number.trunc()).ok_or(UNSUPPORTED)?)),
-        Value::Text(text) => match digits(text).ok_or(UNSUPPORTED)? {
+        Value::Text(text) if text.is_ascii() => match digits(text) {
             Some(digits) => Some(Value::Int(digits.parse().map_err(|_| UNSUPPORTED)?)),
             None => None,
         },
-        Value::Bytes(_) => return Err(UNSUPPORTED),
-        _ => None,
+        Value::Text(_) | Value::Bytes(_) => return Err(UNSUPPORTED),
+        Value::None
+        | Value::List(_)
+        | Value::Tuple(_)
+        | Value::Dict(_)
+        | Value::Set(_)
+        | Value::FrozenSet(_)
+        | Value::Class(_)
+        | Value::Persistent(_)
+        | Value::Object(_) => None,
     })
 }
 
-/// The decimal digits of a text, with their sign; `Some(None)` if it is no number, `None` if only Python can say.
-fn digits(text: &str) -> Option<Option<String>> {
-    if !text.is_ascii() {
-        return None;
-    }
+/// The decimal digits of a text, with their sign; `None` if it is no integer.
+fn digits(text: &str) -> Option<String> {
     let trimmed = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b');
     let unsigned = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
     let groups = unsigned.split('_');
     let valid = groups.clone().all(|group| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit()));
-    Some(valid.then(|| trimmed.replace('_', "")))
+    valid.then(|| trimmed.replace('_', ""))
 }
 
 fn float(value: &Value) -> Converted {
@@ -86,7 +91,15 @@ fn float(value: &Value) -> Converted {
             trimmed.parse().ok().map(Value::Float)
         }
         Value::BigInt(_) | Value::Bytes(_) => return Err(UNSUPPORTED),
-        _ => None,
+        Value::None
+        | Value::List(_)
+        | Value::Tuple(_)
+        | Value::Dict(_)
+        | Value::Set(_)
+        | Value::FrozenSet(_)
+        | Value::Class(_)
+        | Value::Persistent(_)
+        | Value::Object(_) => None,
     })
 }
 
@@ -97,7 +110,16 @@ fn str(value: &Value) -> Converted {
         Value::Int(number) => Value::text(number.to_string()),
         Value::Float(number) => Value::text(float_repr(*number)),
         Value::Text(_) => value.clone(),
-        _ => return Err(DeltaError::Conversion("str")),
+        Value::BigInt(_)
+        | Value::Bytes(_)
+        | Value::List(_)
+        | Value::Tuple(_)
+        | Value::Dict(_)
+        | Value::Set(_)
+        | Value::FrozenSet(_)
+        | Value::Class(_)
+        | Value::Persistent(_)
+        | Value::Object(_) => return Err(DeltaError::Conversion("str")),
     }))
 }
 
@@ -135,7 +157,14 @@ fn iterate(value: &Value, budget: &mut Budget) -> Result<Option<Vec<Value>>, Del
             budget.copy(bytes.len())?;
             Some(bytes.iter().map(|byte| Value::Int(i64::from(*byte))).collect())
         }
-        _ => None,
+        Value::None
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::BigInt(_)
+        | Value::Float(_)
+        | Value::Class(_)
+        | Value::Persistent(_)
+        | Value::Object(_) => None,
     })
 }
 
@@ -172,10 +201,9 @@ fn bytes(value: &Value, budget: &mut Budget) -> Converted {
         return Ok(None);
     }
     let Some(items) = iterate(value, budget)? else { return Ok(None) };
-    let byte = |item: &Value| match item {
-        Value::Bool(truth) => Some(u8::from(*truth)),
-        Value::Int(number) => u8::try_from(*number).ok(),
-        _ => None,
+    let byte = |item: &Value| {
+        let number = if let Value::Bool(truth) = item { Some(usize::from(*truth)) } else { index_of(item) };
+        number.and_then(|number| u8::try_from(number).ok())
     };
     let bytes: Option<Vec<u8>> = items.iter().map(byte).collect();
     Ok(bytes.map(|bytes| Value::Bytes(bytes.into())))

@@ -45,27 +45,21 @@ impl Budget {
     /// Refuses a value that would lie too deep, below so many containers.
     pub(super) fn check_nesting(&mut self, above: usize, value: &Value) -> Result<(), DeltaError> {
         self.work(1)?;
-        let (items, pairs) = parts(value);
-        if items.is_none() && pairs.is_none() {
-            return Ok(());
-        }
-        if above >= NESTING_MAX {
+        let is_container = value.as_dict().is_some() || items_of(value).is_some();
+        if is_container && above >= NESTING_MAX {
             return Err(DeltaError::Limit { what: "containers inside each other", max: NESTING_MAX as u64 });
         }
-        items.unwrap_or_default().iter().try_for_each(|item| self.check_nesting(above + 1, item))?;
-        pairs.unwrap_or_default().iter().try_for_each(|(key, value)| {
+        items_of(value).unwrap_or_default().iter().try_for_each(|item| self.check_nesting(above + 1, item))?;
+        value.as_dict().unwrap_or_default().iter().try_for_each(|(key, value)| {
             self.check_nesting(above + 1, key)?;
             self.check_nesting(above + 1, value)
         })
     }
 }
 
-/// The items or pairs of a container.
-fn parts(value: &Value) -> (Option<&[Value]>, Option<&[(Value, Value)]>) {
-    if let Value::Set(items) | Value::FrozenSet(items) = value {
-        return (Some(items), None);
-    }
-    (value.as_sequence(), value.as_dict())
+/// The items of a container that is no dict.
+fn items_of(value: &Value) -> Option<&[Value]> {
+    if let Value::Set(items) | Value::FrozenSet(items) = value { Some(items) } else { value.as_sequence() }
 }
 
 /// A value that is being changed.

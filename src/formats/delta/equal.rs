@@ -7,6 +7,9 @@ use crate::formats::pickle::Value;
 /// Bytes that are compared or hashed in one step.
 const BYTES_PER_STEP: usize = 64;
 
+/// What hashing anything costs.
+const STEPS_PER_DIGEST: usize = 8;
+
 /// `one == other` in Python.
 pub(super) fn same(one: &Value, other: &Value, budget: &mut Budget) -> Result<bool, DeltaError> {
     budget.work(1)?;
@@ -203,16 +206,20 @@ fn loose(value: &Value, budget: &mut Budget) -> Result<[u8; 32], DeltaError> {
 }
 
 fn scalar(value: &Value, budget: &mut Budget) -> Result<[u8; 32], DeltaError> {
-    match value {
-        Value::Text(text) => digest(b'u', text.as_bytes(), budget),
-        Value::Bytes(bytes) => digest(b'y', bytes, budget),
-        Value::BigInt(digits) => digest(b'l', digits, budget),
-        _ => digest(b'n', &[], budget),
+    if let Value::Text(text) = value {
+        return digest(b'u', text.as_bytes(), budget);
+    }
+    if let Value::BigInt(digits) = value {
+        return digest(b'l', digits, budget);
+    }
+    match value.as_bytes() {
+        Some(bytes) => digest(b'y', bytes, budget),
+        None => digest(b'n', &[], budget),
     }
 }
 
 fn digest(kind: u8, bytes: &[u8], budget: &mut Budget) -> Result<[u8; 32], DeltaError> {
-    budget.work(bytes.len() / BYTES_PER_STEP)?;
+    budget.work(STEPS_PER_DIGEST + bytes.len() / BYTES_PER_STEP)?;
     Ok(*blake3::Hasher::new().update(&[kind]).update(bytes).finalize().as_bytes())
 }
 

@@ -12,13 +12,15 @@ mod equal;
 mod path;
 mod plain;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use crate::formats::pickle::{Policy, Value, Violation, WriteError, read as read_pickle, scan, write};
 
 use bytes::Bytes;
 
 /// Most steps of work that applying one delta may take: a key looked up, a value compared, an item moved.
-pub const STEPS_MAX: u64 = 100_000_000;
+pub const STEPS_MAX: u64 = 50_000_000;
 
 /// Most values that applying one delta may copy because something else shares them.
 pub const COPIES_MAX: u64 = 4_000_000;

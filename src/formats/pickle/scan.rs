@@ -281,3 +281,27 @@ impl<'a, 'p, 'k, const N: usize> Machine<'a, 'p, 'k, N> {
         Ok(self.stack.push(Slot::Scalar { size: 2 })?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(pickle: &[u8]) -> Option<&str> {
+        let [text] = texts_of(pickle, &Policy::DATA_ONLY, ["k"]).unwrap();
+        text
+    }
+
+    #[test]
+    fn texts_are_those_of_the_whole_value_and_of_nothing_in_it() {
+        assert_eq!(text(b"\x80\x04}\x8c\x01k\x8c\x01vs."), Some("v"));
+        assert_eq!(text(b"\x80\x04}(\x8c\x01aN\x8c\x01k\x94h\0u."), Some("k"));
+        assert_eq!(text(b"\x80\x04}(\x8c\x01k\x8c\x01v\x8c\x01k\x8c\x01wu."), Some("w"), "the last one counts");
+        assert_eq!(text(b"\x80\x04}\x8c\x01k\x8c\x01vs\x8c\x01kK\x01s."), None);
+        assert_eq!(text(b"\x80\x04}\x8c\x01x}\x8c\x01k\x8c\x01vss."), None, "a dict inside");
+        assert_eq!(text(b"\x80\x04}\x8c\x01k\x8c\x01vs\x85."), None, "a tuple around it");
+        assert_eq!(text(b"\x80\x04}\x8c\x01k\x8c\x01vs0}."), None, "another dict");
+        assert_eq!(text(b"\x80\x04\x8c\x01k."), None);
+        let broken = texts_of(b"\x80\x04}\x8c\x01k\x8c\x01vs", &Policy::DATA_ONLY, ["k"]).unwrap_err();
+        assert_eq!(broken.reason, Reason::NoStop);
+    }
+}

@@ -71,10 +71,12 @@ fn kind_of(chunks: &[Bytes]) -> Result<Kind, ObjectError> {
 
 fn read_data(chunks: &[Bytes]) -> Result<Inbound, ObjectError> {
     let kind = kind_of(chunks)?;
-    let read = match kind {
-        Kind::Node => node(chunks).map(Inbound::Node),
-        Kind::Commit => commit(chunks).map(Inbound::Commit),
-        _ => refuse(0, "not an object of the data channel"),
+    let read = if kind == Kind::Node {
+        node(chunks).map(Inbound::Node)
+    } else if kind == Kind::Commit {
+        commit(chunks).map(Inbound::Commit)
+    } else {
+        refuse(0, "not an object of the data channel")
     };
     read.map_err(|at| at.of(Some(kind)))
 }

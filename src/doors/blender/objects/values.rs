@@ -56,11 +56,12 @@ impl<'v> FieldsOf<'v> {
     }
 
     pub(super) fn text_or_none(&self, key: &'static str) -> Result<Option<Arc<str>>, Fault> {
-        match self.get(key)? {
-            Value::None => Ok(None),
-            Value::Text(text) => Ok(Some(Arc::clone(text))),
-            _ => Err(Fault::Missing(key)),
+        let value = self.get(key)?;
+        if *value == Value::None {
+            return Ok(None);
         }
+        let Value::Text(text) = value else { return Err(Fault::Missing(key)) };
+        Ok(Some(Arc::clone(text)))
     }
 }
 

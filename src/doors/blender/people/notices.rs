@@ -82,10 +82,12 @@ fn chat_json(state: &Session, words: &[Word]) -> Vec<Json> {
         bytes += message.text.len();
         bytes <= MESSAGE_BYTES_MAX
     });
-    let mut messages: Vec<Json> = newest.map(|message| message_json(message)).collect();
-    messages.reverse();
-    messages.extend(words.iter().enumerate().map(|(index, word)| word_json(index, word)));
-    messages
+    let messages = newest.map(|message| (time_of(message.id.as_str(), message.at), message_json(message)));
+    let words = words.iter().enumerate().map(|(index, word)| (seconds(word.at), word_json(index, word)));
+    // Clients show them as they come; what two have said at once arrived in any order.
+    let mut all: Vec<(f64, Json)> = messages.chain(words).collect();
+    all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    all.into_iter().map(|(_, message)| message).collect()
 }
 
 fn message_json(message: &ChatMessage) -> Json {
