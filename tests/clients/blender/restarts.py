@@ -8,7 +8,7 @@ import time
 
 import judge
 from board import Board, kept, texts, until_kept
-from crew import VERSIONS, Crew, Hotset, PeerError, settle
+from crew import VERSIONS, Crew, Hotset, PeerError, for_each, settle
 from harness import LONG, expect
 from manners import running
 
@@ -29,7 +29,10 @@ def two_hundred(peer):
 def all_is_there_after_everybody_has_left_and_a_kill():
     """200 nodes, edits, locks, a task, a message; all leave, kill -9, restart: a newcomer of another version finds it all."""
     versions = list(VERSIONS)
-    for first, newcomer in zip(versions, versions[1:] + versions[:1]):
+    newcomers = dict(zip(versions, versions[1:] + versions[:1]))
+
+    def one(first):
+        newcomer = newcomers[first]
         with Hotset() as daemon, Crew(daemon.folder) as crew:
             daemon.start()
             alice, bob = crew.hire(first).lobby(daemon, "alice"), crew.hire(newcomer)
@@ -69,6 +72,8 @@ def all_is_there_after_everybody_has_left_and_a_kill():
             dave = crew.hire(first).join(daemon, "dave")
             settle([carol, dave], nodes=NODES)
             carol.check()
+
+    for_each(versions, one)
 
 
 def zeromq_clients_do_not_notice_a_restart():
@@ -172,7 +177,7 @@ def by_command(daemon, backup):
 
 
 def restores_disconnect_everybody():
-    for way in (by_copy, by_copy_after_a_crash, by_copy_while_running, by_command):
+    def one(way):
         with Hotset(SAVE_INTERVAL=3600, MAX_BACKUPS=100) as daemon, Crew(daemon.folder) as crew:
             daemon.start()
             peers, keys = running(crew, daemon, *VERSIONS)
@@ -201,6 +206,8 @@ def restores_disconnect_everybody():
                 peer.join(daemon, peer.name)
             peers[1].edit(keys["mesh"], vertices=["after the restore"])
             settle([fresh, *peers], nodes=len(wanted))
+
+    for_each((by_copy, by_copy_after_a_crash, by_copy_while_running, by_command), one)
 
 
 # --- a full disk -------------------------------------------------------------------------------------------------
