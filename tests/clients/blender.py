@@ -1,9 +1,8 @@
 """The add-on's own library, unmodified and in each of its versions, against the Blender door."""
 
-import concurrent.futures
 import sys
 
-from harness import HERE, main, short
+from harness import HERE, main
 
 sys.path.insert(0, str(HERE / "blender"))
 
@@ -12,7 +11,7 @@ import hostility
 import manners
 import restarts
 import talk
-from crew import VERSIONS, Crew, Hotset, PythonServer
+from crew import VERSIONS, Crew, Hotset, PythonServer, for_each
 
 
 def the_clients_are_right_about_the_python_servers():
@@ -23,7 +22,7 @@ def the_clients_are_right_about_the_python_servers():
             flows.probe(server, crew.hire(version), VERSIONS[version])
             flows.everything(server, crew, [version] * 3)
 
-    for_each_version(one)
+    for_each(VERSIONS, one)
 
 
 def each_version_alone_does_everything():
@@ -33,7 +32,7 @@ def each_version_alone_does_everything():
             flows.probe(daemon, crew.hire(version))
             flows.everything(daemon, crew, [version] * 3)
 
-    for_each_version(one)
+    for_each(VERSIONS, one)
 
 
 def a_session_of_one_version_is_joined_by_all_others():
@@ -42,18 +41,7 @@ def a_session_of_one_version_is_joined_by_all_others():
             daemon.start()
             flows.everything(daemon, crew, [first, *(version for version in VERSIONS if version != first)])
 
-    for_each_version(one)
-
-
-def for_each_version(scenario):
-    """They mostly wait, so two at a time share two processors."""
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        failures = [(version, failure) for version, run in [(version, pool.submit(scenario, version)) for version in VERSIONS]
-                    if (failure := run.exception())]  # fmt: skip
-    for version, failure in failures[1:]:
-        print(f"  with {version} too: {short(str(failure))}", file=sys.stderr)
-    if failures:
-        raise AssertionError(f"with {failures[0][0]}") from failures[0][1]
+    for_each(VERSIONS, one)
 
 
 SCENARIOS = [

@@ -11,6 +11,7 @@ import pathlib
 import select
 import statistics
 import sys
+import threading
 import time
 import uuid
 
@@ -40,7 +41,7 @@ class Stream:
     def __init__(self, raw):
         self.socket = raw[wire.DATA].socket
         self.socket.setblocking(False)
-        self.bytes = len(raw[wire.DATA].pending)
+        self.bytes = 0
 
     def drain(self, buffer):
         while True:
@@ -70,6 +71,7 @@ class Field:
             self.raws.append(self.client(server.port))
             self.raws[-1].join(f"receiver {number}")
         self.epoll, self.others, self.streams = select.epoll(), {}, {}
+        self.size = self.size_of_a_delivery()
         for raw in self.raws:
             raw.open(wire.TTL)
             for role in (wire.COMMAND, wire.TTL):
@@ -85,6 +87,12 @@ class Field:
 
     def client(self, port):
         return wire.Raw(port, self.transport, timeout=30)
+
+    def size_of_a_delivery(self):
+        """Servers may say the same in other words than the sender did: the first message tells how long theirs are."""
+        self.sender[wire.DATA].raw(self.frames[0])
+        (size,) = {len(wire.frame(self.transport, raw[wire.DATA].receive(30))) for raw in self.raws[1:]}
+        return size
 
     def turn(self, more=True):
         """Sends what the window allows, takes what has arrived."""
@@ -113,10 +121,10 @@ class Field:
             raw[wire.TTL].raw(wire.frame(self.transport, [b"PONG"]))
 
     def least(self):
-        return min(stream.bytes for stream in self.streams.values()) // len(self.frames[0])
+        return min(stream.bytes for stream in self.streams.values()) // self.size
 
     def delivered(self):
-        return sum(stream.bytes for stream in self.streams.values()) / len(self.frames[0])
+        return sum(stream.bytes for stream in self.streams.values()) / self.size
 
     def run(self, seconds):
         end = time.monotonic() + seconds
@@ -170,12 +178,88 @@ def joins(open_server, transport, count=5, nodes=200):
             peer.join(server, f"joiner {number}")
             events = peer.ask("about", events_from=begin)["events"]
             at = {event.get("state", event["event"]): event["at"] for event in events}
-            times.append(at["active"] - at["STATE_AUTH"])
+            times.append(at["active"] - at["connect"])
             if len(peer.ask("owners")) != nodes:
                 raise AssertionError(f"{len(peer.ask('owners'))} nodes, not {nodes}")
             peer.leave()
         author.close()
         return times
+
+
+LARGE = 14_000_000
+COMMITS = 200
+
+
+def percentiles(seconds):
+    ordered = sorted(seconds)
+    return ordered[len(ordered) // 2] * 1000, ordered[-1 - len(ordered) // 100] * 1000
+
+
+def waits(open_server, transport):
+    """How long a lock takes, alone and beside somebody who pushes 14 MB nodes; and what changes of large nodes cost."""
+    with open_server() as server:
+        if isinstance(server, Hotset):
+            server.start()
+        nodes = [wire.small_node(0, size) for size in (64, 1000, LARGE)]
+        small, middle, large = (chunks[1].decode() for chunks in nodes)
+        flood = wire.Raw(server.port, transport, timeout=120)
+        flood.init("flood", nodes)
+        asker, reader = (wire.Raw(server.port, transport, timeout=120) for _ in range(2))
+        asker.join("asker")
+        reader.join("reader")
+        row = {"idle": percentiles([ask(asker, small) for _ in range(200)])}
+        row["middle"] = commits(server, flood, reader, middle)
+        row["large"] = commits(server, flood, reader, large)
+        done = threading.Event()
+        threads = [threading.Thread(target=drain, args=(raw[wire.DATA], done), daemon=True) for raw in (reader, asker)]
+        threads.append(threading.Thread(target=push, args=(flood, nodes[2], done), daemon=True))
+        for thread in threads:
+            thread.start()
+        times = []
+        while not done.is_set():
+            times.append(ask(asker, small))
+        row["flooded"] = percentiles(times)
+        for thread in threads:
+            thread.join()
+        for raw in (flood, asker, reader):
+            raw.close()
+        return row
+
+
+def ask(raw, key):
+    """Locks a node and waits for the echo."""
+    begin = time.monotonic()
+    raw.say(wire.RIGHT, {"uuid": [key], "owner": raw.name})
+    raw.hear(wire.RIGHT, timeout=60)
+    return time.monotonic() - begin
+
+
+def commits(server, author, reader, key):
+    """(median, 99th percentile) of milliseconds to the reader, and milliseconds of the server's processor for each."""
+    times, cpu = [], server.cpu_seconds()
+    for number in range(COMMITS):
+        begin = time.monotonic()
+        author[wire.DATA].send([wire.dump(wire.COMMIT), key.encode(), wire.dump([]), wire.renaming(f"{number}" + "x" * 1000)])
+        reader[wire.DATA].receive(60)
+        times.append(time.monotonic() - begin)
+        time.sleep(0.005)
+    return *percentiles(times), 1000 * (server.cpu_seconds() - cpu) / COMMITS
+
+
+def push(raw, chunks, done, count=10):
+    for _ in range(count):
+        raw[wire.DATA].send(chunks)
+    time.sleep(1)
+    done.set()
+
+
+def drain(channel, done):
+    channel.socket.settimeout(0.1)
+    while not done.is_set():
+        try:
+            channel.socket.recv(CHUNK)
+        except TimeoutError:
+            pass
 
 
 def spread(values, digits=0):
@@ -190,6 +274,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 65_500])
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS), metavar="NAME")
     parser.add_argument("--joins", type=int, default=5)
+    parser.add_argument("--no-waits", action="store_true")
     options = parser.parse_args()
     rows = {(size, name): [] for size in options.sizes for name in options.servers}
     times = {name: [] for name in options.servers}
@@ -200,7 +285,19 @@ def main():
             print(f"round {number + 1}: {size} bytes, {name}: {row}", file=sys.stderr, flush=True)
         for name in options.servers if options.joins else ():
             times[name] += joins(*SERVERS[name], options.joins)
-    report(options, rows, times)
+    if options.rounds:
+        report(options, rows, times)
+    if not options.no_waits:
+        report_waits({name: waits(*SERVERS[name]) for name in options.servers})
+
+
+def report_waits(rows):
+    print("\nMilliseconds, median / 99th percentile; for commits also the server's processor time of each\n")
+    print("| server | lock, alone | lock beside 10 nodes of 14 MB | commit on 1 KB | commit on 14 MB |\n|---|---|---|---|---|")
+    for name, row in rows.items():
+        pair = {key: " / ".join(f"{value:.1f}" for value in row[key][:2]) for key in row}
+        cost = {key: f"{pair[key]}, {row[key][2]:.2f} ms CPU" for key in ("middle", "large")}
+        print(f"| {name} | {pair['idle']} | {pair['flooded']} | {cost['middle']} | {cost['large']} |")
 
 
 def report(options, rows, times):

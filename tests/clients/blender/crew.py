@@ -1,5 +1,6 @@
 """Drives the peers: processes with the real library, one environment for each of its versions; and the Python servers of old."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -9,6 +10,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -246,6 +248,17 @@ def cpu_seconds(pid):
     """What a process has used of the processor until now."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def for_each(cases, scenario):
+    """Runs the scenario for each case. They mostly wait: two at a time share two processors well."""
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        runs = [(case, pool.submit(scenario, case)) for case in cases]
+        failures = [(case, failure) for case, run in runs if (failure := run.exception())]
+    for case, failure in failures[1:]:
+        print(f"  with {case} too: {short(str(failure))}", file=sys.stderr)
+    if failures:
+        raise AssertionError(f"with {failures[0][0]}") from failures[0][1]
 
 
 class PythonServer:

@@ -5,7 +5,7 @@ import time
 from crew import ADMIN_PASSWORD, GONE, PeerError, PythonServer, settle
 from harness import expect
 
-PEOPLE = ("alice", "bob", "carol", "dave")
+PEOPLE = ("alice", "bob", "carol", "dave", "erin", "frank")
 
 
 def probe(server, peer, version=None):

@@ -148,7 +148,7 @@ def no_pickle_of_a_member_does_anything():
 
 
 def attack_everything(logged_in):
-    with Hotset(TIMEOUT="5s", OPS_PER_SECOND=0) as daemon, Crew(daemon.folder) as crew:
+    with Hotset(TIMEOUT="5s", OPS_PER_SECOND=0, MAX_MEMBERS=10_000, MAX_CONNECTIONS_PER_IP=10_000) as daemon, Crew(daemon.folder) as crew:
         daemon.start()
         scene = Scene(daemon, crew)
         count, begin = 0, time.monotonic()

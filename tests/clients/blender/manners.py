@@ -1,5 +1,6 @@
 """Who may do what: logins, probes, locks of others, kicks, first inits, clients that are slow or gone."""
 
+import contextlib
 import socket
 import time
 
@@ -249,7 +250,7 @@ def who_does_not_read_costs_little_and_is_told():
                 # The one who reads must keep up, and the one who only sleeps has its helper answer for it.
                 keep_alive(raw)
                 wanted = author.node(key)["filling"]
-                reader.until(lambda _: reader.node(key)["filling"] == wanted, "seeing the newest version", 60)
+                reader.until(lambda _: reader.node(key).get("filling") == wanted, "seeing the newest version", 60)
             grown = (daemon.status("VmHWM") - before) / MIB
             larger = (daemon.status("VmRSS") - before_rss) / MIB
             print(f"  {version}: 300 MB past two sleepers, the daemon's peak grew by {grown:.0f} MiB, it is {larger:.0f} MiB larger")
@@ -312,15 +313,16 @@ def late_commits_are_for_nobody():
 def connections_that_say_nothing_are_closed():
     with Hotset(TIMEOUT="1s") as daemon:
         daemon.start()
-        for offset in range(3):
-            for greeting in (b"", b"\xff", wire.GREETING[:32], b"\0\0\0\x10abc", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\xff\xff" + b"x" * 300):
-                with socket.create_connection(("127.0.0.1", daemon.port + offset), timeout=15) as connection:
-                    connection.sendall(greeting)
-                    try:
-                        while connection.recv(4096):
-                            pass
-                    except ConnectionError:
-                        pass
+        greetings = (b"", b"\xff", wire.GREETING[:32], b"\0\0\0\x10abc", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\xff\xff" + b"x" * 300)
+        connections = []
+        for port in range(daemon.port, daemon.port + 3):
+            for greeting in greetings:
+                connections.append(socket.create_connection(("127.0.0.1", port), timeout=15))
+                connections[-1].sendall(greeting)
+        for connection in connections:
+            with connection, contextlib.suppress(ConnectionError):
+                while connection.recv(4096):
+                    pass
         expect(daemon.get("/readyz")[0], 200, "/readyz")
 
 

@@ -228,6 +228,7 @@ class Peer:
         if version:
             # The one thing about itself that the library tells, and only here.
             sys.modules["replication.interface"].__version__ = version
+        self.event("connect")
         session.connect(repository=repository, remote=REMOTE, timeout=timeout, server_password=server_password,
                         admin_password=admin_password)  # fmt: skip
 

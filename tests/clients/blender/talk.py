@@ -4,14 +4,14 @@ import json
 import time
 
 from board import KEEPER, Board, kept, texts, titles, until_kept
-from crew import VERSIONS, Crew, Hotset, settle
+from crew import VERSIONS, Crew, Hotset, for_each, settle
 from harness import differences, expect
 from hotset_client import Client
 from manners import running
 
 
 def tasks_and_chat_outlive_their_author():
-    for version in VERSIONS:
+    def one(version):
         with Hotset(TIMEOUT="2s") as daemon, Crew(daemon.folder) as crew:
             daemon.start()
             (alice, bob), _ = running(crew, daemon, version, "0.10.3")
@@ -38,10 +38,12 @@ def tasks_and_chat_outlive_their_author():
             expect(until_kept(dave, lambda tasks, chat: tasks and chat, "both"), (tasks, chat), "what somebody new sees after a restart")
             bob.until_gone()
 
+    for_each(VERSIONS, one)
+
 
 def a_stale_copy_takes_nothing_back():
     """View updates send the whole record again, as old as it is; and each publication sends what its author knew of others."""
-    for version in VERSIONS:
+    def one(version):
         with Hotset() as daemon, Crew(daemon.folder) as crew:
             daemon.start()
             (alice, bob), _ = running(crew, daemon, version, "0.10.3")
@@ -74,9 +76,11 @@ def a_stale_copy_takes_nothing_back():
             carol = crew.hire(version).join(daemon, "carol")
             expect(until_kept(carol, lambda tasks, _: len(tasks) == 3, "three tasks")[0], tasks, "what somebody new sees")
 
+    for_each(VERSIONS, one)
+
 
 def deleted_tasks_stay_deleted():
-    for version in VERSIONS:
+    def one(version):
         with Hotset() as daemon, Crew(daemon.folder) as crew:
             daemon.start()
             (alice, bob), _ = running(crew, daemon, version, "0.10.3")
@@ -100,10 +104,12 @@ def deleted_tasks_stay_deleted():
             d.add("of dave")
             until_kept(dave, lambda tasks, _: titles(tasks) == ["of bob", "of carol", "of dave", "stays"], "nothing that was gone, after a restart")
 
+    for_each(VERSIONS, one)
+
 
 def a_burst_of_messages_is_kept_whole():
     """Each publication carries the last ten messages; thirty at once are all there, in order, once."""
-    for version in VERSIONS:
+    def one(version):
         with Hotset() as daemon, Crew(daemon.folder) as crew:
             daemon.start()
             (alice, bob), _ = running(crew, daemon, version, "0.10.3")
@@ -117,6 +123,8 @@ def a_burst_of_messages_is_kept_whole():
             b.load()
             b.say("again")
             until_kept(alice, lambda _, chat: texts(chat) == [*texts(wanted), "again"], "each message once")
+
+    for_each(VERSIONS, one)
 
 
 def nonsense_in_metadata_harms_nobody():
