@@ -67,7 +67,12 @@ mod tests {
     #[test]
     fn everybody_hears_only_what_they_understand() {
         let framed = |text: &'static str| vec![Bytes::from_static(text.as_bytes())];
-        let said = |dialect, plain: bool| Speech { dialect, simple: true, framed: framed("own"), plain: plain.then(|| framed("plain")) };
+        let said = |dialect, plain: bool| Speech {
+            dialect,
+            simple: true,
+            framed: framed("own"),
+            plain: plain.then(|| framed("plain")),
+        };
         let heard = |speech: &Speech, ear| speech.to(ear).map(<[Bytes]>::concat);
         let (own, plain) = (Some(b"own".to_vec()), Some(b"plain".to_vec()));
         let ears = [Ear::Five, Ear::Eight, Ear::Unknown];

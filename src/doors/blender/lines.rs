@@ -39,6 +39,8 @@ struct Ends {
 pub(super) struct Lines {
     ends: [Option<Ends>; 3],
     transport: Option<Transport>,
+    /// Which channels there have been.
+    had: [bool; 3],
     /// Somebody waits for [`LineEvent::Drained`].
     thirsty: bool,
     /// Bytes handed to the sockets since the beginning.
@@ -54,14 +56,15 @@ fn index(channel: Channel) -> usize {
 }
 
 impl Lines {
-    /// Takes a link in; an earlier one of the same channel is dropped. Says whether there was one.
+    /// Takes a link in; an earlier one of the same channel is dropped. Says whether there has ever been one.
     pub(super) fn connect(&mut self, arrival: Arrival, message_bytes: u64) -> bool {
         let Arrival { link, place } = arrival;
         let (slot, address) = (index(link.channel()), link.address());
         self.transport = Some(link.transport());
         let (mut reader, writer) = link.split();
         reader.set_message_bytes(message_bytes);
-        self.ends[slot].replace(Ends { reader, writer, address, _place: place }).is_some()
+        self.ends[slot] = Some(Ends { reader, writer, address, _place: place });
+        std::mem::replace(&mut self.had[slot], true)
     }
 
     /// Sets how many bytes a message may have from now on.

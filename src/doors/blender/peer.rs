@@ -9,7 +9,7 @@ use super::pulse::{Beat, Pulse};
 use super::returning::EXPECTED_FOR;
 use super::settling::SETTLED_AFTER;
 use super::visit::{Stage, Visit};
-use super::wire::{Channel, PeerId, Transport};
+use super::wire::{Channel, PeerId, Transport, WireError};
 use crate::ops::clock;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -20,6 +20,12 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// How often a peer looks at its clocks.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Bytes that may wait to be written before nothing more is read: more than what others can cause at once.
+const WAITING_MAX: usize = 96 << 20;
+
+/// The same for those who have not joined yet: what waits then are answers.
+const WAITING_MAX_BEFORE: usize = 256 << 10;
 
 /// Bad messages after which a client is sent away.
 const FAULTS_MAX: u32 = 3;
@@ -98,9 +104,16 @@ impl Peer {
         self.part(farewell).await;
     }
 
+    /// Whether messages are read: not while so much is unanswered, or waits to be written, that answers would only add.
+    fn may_read(&self) -> bool {
+        let is_active = self.visit.as_ref().is_some_and(|visit| matches!(visit.stage, Stage::Active));
+        let most = if is_active { WAITING_MAX } else { WAITING_MAX_BEFORE };
+        self.lines.waiting() < most && self.visit.as_ref().is_none_or(Visit::may_read)
+    }
+
     async fn next(&mut self) -> Happening {
+        let may_read = self.may_read();
         let Self { arrivals, lines, visit, ticks, .. } = self;
-        let may_read = visit.as_ref().is_none_or(Visit::may_read);
         let woken = std::future::poll_fn(|context| match visit {
             Some(visit) => visit.membership.subscriber().poll_woken(context),
             None => Poll::Pending,
@@ -118,9 +131,7 @@ impl Peer {
         match happening {
             Happening::Arrived(arrival) => self.arrived(arrival).await,
             Happening::Line(LineEvent::Message(channel, message)) => self.message(channel, &message).await,
-            Happening::Line(LineEvent::Ended(channel, why)) => {
-                self.ended(channel, why.as_ref().map(ToString::to_string))
-            }
+            Happening::Line(LineEvent::Ended(channel, why)) => self.ended(channel, why.as_ref()),
             Happening::Line(LineEvent::Drained) | Happening::Woken => match &mut self.visit {
                 Some(visit) => visit.woken(&mut self.lines).await,
                 None => Ok(()),
@@ -133,10 +144,10 @@ impl Peer {
         let channel = arrival.link.channel();
         let settings = self.door.settings();
         let most = if self.visit.is_some() { settings.message_bytes } else { settings.stranger_bytes };
-        self.lines.connect(arrival, most);
-        let was_gone = self.gone.take().is_some();
+        let again = self.lines.connect(arrival, most);
+        self.gone = None;
         match &mut self.visit {
-            Some(visit) if was_gone => {
+            Some(visit) if again && channel != Channel::Ttl => {
                 visit.room.roster.is_away(visit.name(), false);
                 visit.returns();
             }
@@ -156,8 +167,14 @@ impl Peer {
         Ok(())
     }
 
-    fn ended(&mut self, channel: Channel, why: Option<String>) -> Result<(), Farewell> {
-        tracing::debug!("{:?} line of {} ended: {}", channel, self.name(), why.unwrap_or_default());
+    fn ended(&mut self, channel: Channel, why: Option<&WireError>) -> Result<(), Farewell> {
+        let text = why.map(ToString::to_string).unwrap_or_default();
+        tracing::debug!("{:?} line of {} ended: {text}", channel, self.name());
+        if let Some(WireError::TooMuch { .. }) = why
+            && self.visit.is_some()
+        {
+            return Err(Farewell::because("what you have sent is larger than the server takes (MAX_MESSAGE)"));
+        }
         if self.lines.transport() == Transport::Tcp && channel != Channel::Ttl {
             return Err(Farewell::Closed);
         }

@@ -77,7 +77,8 @@ impl Checks {
                 Found::Wrong(operation, error) => {
                     metrics.suspect_nodes.inc();
                     tracing::error!("A change of {} by {author} does not apply: {error}", node.id);
-                    let why = format!("your change of {} does not apply to what the server has: connect again", node.id);
+                    let why =
+                        format!("your change of {} does not apply to what the server has: connect again", node.id);
                     room.roster.send_away(author.as_str(), &why);
                     operation
                 }

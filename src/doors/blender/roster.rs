@@ -9,6 +9,7 @@ use crate::live::Subscriber;
 use crate::session::{ClientId, MemberName, Role, Session};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The protocol's numbers for what a client is doing.
@@ -101,11 +102,23 @@ struct Inner {
 #[derive(Default)]
 pub(super) struct Roster {
     inner: Mutex<Inner>,
+    /// Rises with everything that a user might have to be told: looking at it takes no lock.
+    rises: AtomicU64,
     /// Something happened that everybody is to be told of at once.
     pub(super) news: tokio::sync::Notify,
 }
 
 impl Roster {
+    /// Whether there may be something that a client which has looked at `seen` has not been told; and what to look at next.
+    pub(super) fn has_risen(&self, seen: u64) -> Option<u64> {
+        let rises = self.rises.load(Ordering::Acquire);
+        (rises > seen).then_some(rises)
+    }
+
+    fn rise(&self) {
+        self.rises.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,6 +172,7 @@ impl Roster {
         let mut inner = self.lock();
         let Some(user) = inner.users.get_mut(&name) else { return false };
         user.farewell = Some(why.to_owned());
+        self.rise();
         user.subscriber.wake();
         true
     }
@@ -179,6 +193,7 @@ impl Roster {
                 user.entries.insert(key, (version, value));
             }
         }
+        self.rise();
         user.newest = Update { before: user.newest.version, version, framed: Default::default() };
         for (other, user) in &inner.users {
             if other != name {
@@ -224,6 +239,7 @@ impl Roster {
         }
         let list = inner.list(state, people, notices);
         inner.list = Arc::new(list);
+        self.rise();
         for user in inner.users.values() {
             user.subscriber.wake();
         }
@@ -257,6 +273,7 @@ impl Roster {
         let Some((_, user)) = inner.users.iter_mut().find(|(user, _)| user.as_str() == name) else { return false };
         if user.away {
             user.farewell = Some("connected again".to_owned());
+            self.rise();
             user.subscriber.wake();
         }
         user.away

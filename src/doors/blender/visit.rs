@@ -58,6 +58,8 @@ pub(super) struct Visit {
     pub(super) memory: Memory,
     /// The newest list of users that it has been sent.
     list: Arc<List>,
+    /// How much of the roster it has looked at.
+    rises: u64,
     /// How much it has been told of what others say of themselves.
     heard: u64,
     settling: Settling,
@@ -87,6 +89,7 @@ impl Visit {
             desk: Desk::default(),
             memory: Memory::default(),
             list: Arc::default(),
+            rises: 0,
             heard: 0,
             settling: Settling::new(SETTLED_AFTER),
             astray: BTreeSet::new(),
@@ -136,7 +139,9 @@ impl Visit {
         for note in self.membership.subscriber().take_notes() {
             self.noted(note).await?;
         }
-        if let Some(why) = self.room.roster.farewell(self.name()) {
+        if self.room.roster.has_risen(self.rises).is_some()
+            && let Some(why) = self.room.roster.farewell(self.name())
+        {
             return Err(Farewell::Told(why));
         }
         self.go_on_opening(lines).await?;
@@ -217,9 +222,11 @@ impl Visit {
         if matches!(self.stage, Stage::DataPending(_)) {
             return;
         }
+        let Some(rises) = self.room.roster.has_risen(self.rises).filter(|_| lines.has_room()) else { return };
+        self.rises = rises;
         let transport = lines.transport();
         let list = self.room.roster.list();
-        if list.version > self.list.version && lines.has_room() {
+        if list.version > self.list.version {
             lines.send_framed(Channel::Command, list.framed(transport));
             if list.people != self.list.people
                 && let Some(state) = &list.state
@@ -228,20 +235,19 @@ impl Visit {
             }
             self.list = list;
         }
-        // What is said meanwhile is told later, all at once.
-        if lines.has_room() {
-            let own = self.membership.subscriber().name.clone();
-            let (heard, messages) = self.room.roster.said_since(self.heard, &own, &self.list, transport);
-            self.heard = heard;
-            for message in messages {
-                lines.send_framed(Channel::Command, &message);
-            }
+        // What is said while there is no room is told later, all at once.
+        let own = self.membership.subscriber().name.clone();
+        let (heard, messages) = self.room.roster.said_since(self.heard, &own, &self.list, transport);
+        self.heard = heard;
+        for message in messages {
+            lines.send_framed(Channel::Command, &message);
         }
     }
 
     /// Tells the client what has happened since its cursor, as far as there is room.
     pub(super) async fn follow(&mut self, lines: &mut Lines) -> Result<(), Farewell> {
-        if !matches!(self.stage, Stage::Active) || self.returning.is_some() || !lines.has(Channel::Data) {
+        let is_reached = lines.has(Channel::Data) && lines.has(Channel::Command);
+        if !matches!(self.stage, Stage::Active) || self.returning.is_some() || !is_reached {
             return Ok(());
         }
         let shared = Arc::clone(self.membership.shared());
