@@ -54,7 +54,7 @@ pub struct Settings {
 pub struct Network {
     /// The address to listen on.
     pub bind: IpAddr,
-    /// The first of the three ports for Blender Multi-User; 0 = any free ones. Nothing listens there yet.
+    /// The first of the three ports for Blender Multi-User; 0 = any three that are free.
     pub port: u16,
     /// The port for HTTP and WebSocket; 0 = any free one.
     pub http_port: u16,
@@ -81,6 +81,8 @@ pub struct Network {
 pub struct Doors {
     /// WebSocket for our own clients, at the HTTP port.
     pub native: bool,
+    /// Blender's Multi-User add-on, at its own ports.
+    pub blender: bool,
 }
 
 /// When snapshots are written and how long they and the journal are kept.

@@ -1,5 +1,6 @@
 //! Composition: wires the rooms together, starts them, drains them.
 
+mod blender_ports;
 mod dump;
 mod gatekeeper;
 mod keeper;
@@ -11,16 +12,19 @@ pub(crate) use startup::{open_options, read_import};
 
 use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, bound, prepare_data_dir};
 use crate::console::{Console, router};
+use crate::doors::blender::{BlenderDoor, BlenderSettings};
 use crate::doors::native::{InFlight, NativeDoor, NativeSettings, Peer};
 use crate::live::{Directory, LiveSettings, SessionHandle};
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::{self, Signal};
 use crate::ops::{clock, logging, supervisor, watch};
+use crate::session::SessionName;
 use crate::storage::recovery::OpenError;
 use crate::storage::store::DirectoryStore;
 use axum::Router;
 use axum::extract::{Path, Request};
 use axum::routing::get;
+use blender_ports::BlenderPorts;
 use gatekeeper::Gatekeeper;
 use keeper::DirectoryKeeper;
 use listener::{ConnectionLimits, Connections, Listener};
@@ -62,10 +66,12 @@ pub enum ServeError {
         why: String,
     },
     /// Nobody could connect.
-    #[error("cannot listen on {address}: {source}{}", listen_advice(source))]
+    #[error("cannot listen on {address}: {source}{}", listen_advice(source, setting))]
     Listen {
         /// Where.
         address: SocketAddr,
+        /// The setting that says so.
+        setting: &'static str,
         /// Why.
         source: io::Error,
     },
@@ -79,13 +85,15 @@ pub enum ServeError {
     },
 }
 
-fn listen_advice(error: &io::Error) -> &'static str {
-    const ADVICE: &[(io::ErrorKind, &str)] = &[
-        (io::ErrorKind::AddrInUse, ". Another program is using the port: set HTTP_PORT"),
-        (io::ErrorKind::AddrNotAvailable, ". It is no address of this machine: set BIND"),
-        (io::ErrorKind::PermissionDenied, ". This user may not use that port: set HTTP_PORT to one above 1023"),
-    ];
-    ADVICE.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, advice)| advice)
+fn listen_advice(error: &io::Error, setting: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(". Another program is using the port: set {setting}"),
+        io::ErrorKind::AddrNotAvailable => ". It is no address of this machine: set BIND".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            format!(". This user may not use that port: set {setting} to one above 1023")
+        }
+        _ => String::new(),
+    }
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
@@ -127,9 +135,10 @@ struct Daemon {
     gatekeeper: Arc<Gatekeeper>,
     live: channel::Sender<LiveSettings>,
     native: channel::Sender<NativeSettings>,
+    blender: channel::Sender<BlenderSettings>,
     limits: channel::Sender<ConnectionLimits>,
     interval: channel::Sender<Duration>,
-    accepting: tokio::task::JoinHandle<()>,
+    accepting: Vec<tokio::task::JoinHandle<()>>,
     data_dir: PathBuf,
 }
 
@@ -144,6 +153,7 @@ impl Daemon {
         let metrics = Metrics::new();
         let gatekeeper = Arc::new(Gatekeeper::new(access, metrics.clone()));
         let native = channel::Sender::new(native_settings(settings));
+        let blender = channel::Sender::new(blender_settings(settings));
         let limits = channel::Sender::new(connection_limits(settings));
         let interval = channel::Sender::new(settings.saving.interval);
         let connections = Arc::new(Connections::default());
@@ -159,7 +169,7 @@ impl Daemon {
             directory: Arc::clone(&directory),
             keeper: Arc::new(keeper),
             admins: Arc::<Gatekeeper>::clone(&gatekeeper),
-            metrics,
+            metrics: metrics.clone(),
             started: clock::instant(),
         });
         let mut routes = router(console, peer_of);
@@ -172,17 +182,32 @@ impl Daemon {
             }));
         }
         let address = SocketAddr::new(settings.network.bind, settings.network.http_port);
-        let tcp = listener::bind(address).await.map_err(|(address, source)| ServeError::Listen { address, source })?;
+        let refused = |setting| move |(address, source)| ServeError::Listen { address, setting, source };
+        let tcp = listener::bind(address).await.map_err(refused("HTTP_PORT"))?;
+        let ports = match settings.network.doors.blender {
+            true => {
+                Some(BlenderPorts::bind(settings.network.bind, settings.network.port).await.map_err(refused("PORT"))?)
+            }
+            false => None,
+        };
         let bound = tcp.local_addr().unwrap_or(address);
         let data_dir = settings.data_dir.clone();
         if let Err(error) = bound::note(&data_dir, bound) {
             tracing::warn!("hotset status and others look for this daemon where their settings say: {error}");
         }
-        let listener = Listener { tcp, routes, limits: limits.subscribe(), connections };
-        let accepting = tokio::spawn(listener.run());
+        let listener = Listener { tcp, routes, limits: limits.subscribe(), connections: Arc::clone(&connections) };
+        let mut accepting = vec![tokio::spawn(listener.run())];
         tracing::info!("Auto-save enabled (interval: {}s)", settings.saving.interval.as_secs());
         say_where(bound, access, &data_dir);
-        Ok(Self { directory, store, gatekeeper, live, native, limits, interval, accepting, data_dir })
+        if let Some(ports) = ports {
+            say_blender(&ports.addresses(), access, &data_dir);
+            let (directory, settings) = (Arc::clone(&directory), blender.subscribe());
+            let authority = Arc::<Gatekeeper>::clone(&gatekeeper);
+            let session = SessionName::default_session();
+            let door = BlenderDoor::new(directory, authority, settings, metrics.blender.clone(), session);
+            accepting.extend(ports.accept(&door, &limits.subscribe(), &connections));
+        }
+        Ok(Self { directory, store, gatekeeper, live, native, blender, limits, interval, accepting, data_dir })
     }
 
     /// Follows signals and changed files until it is time to stop.
@@ -245,6 +270,7 @@ impl Daemon {
     fn apply(&self, settings: &Settings) {
         self.live.send_replace(startup::live_settings(settings));
         self.native.send_replace(native_settings(settings));
+        self.blender.send_replace(blender_settings(settings));
         self.limits.send_replace(connection_limits(settings));
         self.interval.send_replace(settings.saving.interval);
         self.store.change_keep(startup::keep(settings));
@@ -271,7 +297,7 @@ impl Daemon {
         supervisor::stopping("saving");
         supervisor::extend_timeout(FINAL_SAVE + Duration::from_secs(10));
         tracing::info!("Stopping: {} sessions", self.directory.all().len());
-        self.accepting.abort();
+        self.accepting.iter().for_each(tokio::task::JoinHandle::abort);
         // With the directory still locked, so that it is not the next daemon's.
         if let Err(error) = bound::forget(&self.data_dir) {
             tracing::debug!("The note of the address could not be removed: {error}");
@@ -336,6 +362,10 @@ fn native_settings(settings: &Settings) -> NativeSettings {
     }
 }
 
+fn blender_settings(settings: &Settings) -> BlenderSettings {
+    BlenderSettings { timeout: settings.network.timeout, message_bytes: settings.network.max_message }
+}
+
 fn connection_limits(settings: &Settings) -> ConnectionLimits {
     ConnectionLimits { all: settings.network.max_connections, per_ip: settings.network.max_connections_per_ip }
 }
@@ -358,6 +388,21 @@ fn say_where(bound: SocketAddr, access: &Access, data_dir: &FilePath) {
         Some(_) => format!("the password is shown by: hotset password show{}", data_dir_flag(data_dir)),
     };
     tracing::info!("To connect: {password}");
+}
+
+/// What people type into Blender.
+fn say_blender(addresses: &[SocketAddr], access: &Access, data_dir: &FilePath) {
+    let [command, data, ttl] = addresses else { return };
+    tracing::info!("Connect Blender (Multi-User add-on, replication 0.9.10, 0.9.12 and 0.10):");
+    tracing::info!("  Address: {} (as other machines see this one), port: {}", command.ip(), command.port());
+    if (data.port(), ttl.port()) != (command.port().saturating_add(1), command.port().saturating_add(2)) {
+        tracing::info!("  Ports of replication 0.9.10: {}, {}, {}", command.port(), data.port(), ttl.port());
+    }
+    let password = match &access.server {
+        None => "leave it empty".to_owned(),
+        Some(_) => format!("shown by: hotset password show{}", data_dir_flag(data_dir)),
+    };
+    tracing::info!("  Password: {password}");
 }
 
 /// What a command needs to find the data directory from anywhere; nothing for the usual one.

@@ -114,8 +114,8 @@ pub const KEYS: &[Key] = &[
         "5555",
         Restart,
         Kind::Port { max: 65_533, set: |s, v| s.network.port = v },
-        "First of the three ports for Blender Multi-User (this one and the next two); 0 = any free ones. Not used yet: \
-         nothing listens there.",
+        "First of the three ports for Blender Multi-User: this one, and for replication 0.9.10 the next two; 0 = any three \
+         that are free, not necessarily next to each other.",
     ),
     key(
         "log_level",
@@ -129,7 +129,8 @@ pub const KEYS: &[Key] = &[
         "10000",
         Live,
         milliseconds(Duration::from_millis(100), Duration::from_mins(10), |s, v| s.network.timeout = v),
-        "How long a client may take to connect and say who it is. A bare number is milliseconds.",
+        "How long a client may take to connect and say who it is, and how long a Blender client may give no sign of life \
+         before it counts as gone. A bare number is milliseconds.",
     ),
     key(
         "data_dir",
@@ -167,7 +168,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "doors",
-        "native",
+        "native,blender",
         Restart,
         Kind::Doors { set: |s, v| s.network.doors = v },
         "Which client protocols are served.",
@@ -275,6 +276,14 @@ pub const KEYS: &[Key] = &[
         "Bytes of one node's payload.",
     ),
     key(
+        "max_node_deltas",
+        "1024",
+        Live,
+        count(1, 65_536, |s, v| s.sessions.limits.deltas = v),
+        "Changes that are kept one after the other on one node's payload (Blender's, above all). They are folded into \
+         one long before; it stops edits of the node only if that does not succeed.",
+    ),
+    key(
         "max_dependencies",
         "4096",
         Live,
@@ -338,6 +347,20 @@ pub const KEYS: &[Key] = &[
         Live,
         count(1, 100_000, |s, v| s.sessions.limits.clients_remembered = v),
         "Client programs whose applied operations a session remembers, so that a resent one is applied once.",
+    ),
+    key(
+        "max_session_settings",
+        "64",
+        Live,
+        count(1, 1_024, |s, v| s.sessions.limits.settings = v),
+        "Settings that admins keep with one session (`session.set`).",
+    ),
+    key(
+        "max_session_setting",
+        "64KiB",
+        Live,
+        bytes(64, MIB, |s, v| s.sessions.limits.setting_bytes = v),
+        "Bytes of one of them.",
     ),
 ];
 

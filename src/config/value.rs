@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The doors that `DOORS` may name.
-pub(super) const DOOR_NAMES: &[&str] = &["native"];
+pub(super) const DOOR_NAMES: &[&str] = &["native", "blender"];
 
 /// Longest password.
 pub(super) const SECRET_BYTES_MAX: usize = 512;
@@ -132,6 +132,7 @@ pub(super) fn doors(text: &str) -> Option<Doors> {
     for name in words(text) {
         match name.to_ascii_lowercase().as_str() {
             "native" => doors.native = true,
+            "blender" => doors.blender = true,
             _ => return None,
         }
     }

@@ -11,6 +11,8 @@ pub enum Credentials<'a> {
     None,
     /// The server password.
     Password(&'a str),
+    /// The password of the administrators of Blender Multi-User. The role that it gives is theirs at that door only.
+    AdminPassword(&'a str),
     /// A token, for example the admin token.
     Token(&'a str),
 }

@@ -2,6 +2,9 @@
 
 mod authority;
 pub mod blender;
+#[cfg(test)]
+#[path = "../../tests/fuzz/campaign.rs"]
+mod campaign;
 pub mod native;
 
 pub use authority::{Authority, Credentials, Denied};

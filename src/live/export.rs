@@ -27,6 +27,8 @@ struct NodeOut<'a> {
     media_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deltas_base64: Option<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -139,9 +141,10 @@ fn raw(json: &[u8]) -> io::Result<&RawValue> {
 }
 
 fn node_out(node: &Node) -> io::Result<NodeOut<'_>> {
-    let (payload, media_type, payload_base64) = match &node.payload {
+    let (payload, media_type, base) = match &node.payload {
         Payload::Json(json) => (Some(raw(json)?), None, None),
-        Payload::Bytes { media_type, data } => (None, Some(&**media_type), Some(BASE64.encode(data))),
+        Payload::Bytes { media_type, data } => (None, Some(&**media_type), Some(data)),
+        Payload::Layered { media_type, base, .. } => (None, Some(&**media_type), Some(base)),
     };
     Ok(NodeOut {
         id: node.id.as_str(),
@@ -154,7 +157,8 @@ fn node_out(node: &Node) -> io::Result<NodeOut<'_>> {
         revision: node.revision,
         payload,
         media_type,
-        payload_base64,
+        payload_base64: base.map(|base| BASE64.encode(base)),
+        deltas_base64: node.payload.deltas().map(|deltas| deltas.iter().map(|delta| BASE64.encode(delta)).collect()),
     })
 }
 

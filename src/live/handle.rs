@@ -3,13 +3,13 @@
 use super::ear::Ear;
 use super::meter::Meter;
 use super::presence::PresenceBoard;
-use super::request::{Edit, JoinError, Joined, Request, ResumeToken};
+use super::request::{Edit, EditError, JoinError, Joined, Request, ResumeToken};
 use super::session_task::{Origin, SessionTask};
 use super::subscriber::{Mode, Subscriber};
 use super::subscribers::Subscribers;
 use super::tail::{Tail, TailLimits};
 use crate::ops::clock;
-use crate::session::{Event, Limits, Session, SessionName, Totals};
+use crate::session::{Event, Limits, Operation, Session, SessionName, Totals};
 use crate::storage::{SaveOutcome, Saved, Store, Summary};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -202,6 +202,14 @@ impl SessionHandle {
         let (reply, answer) = oneshot::channel();
         self.send(Request::State { reply }).await?;
         answer.await.map_err(|_| JoinError::Stopping)
+    }
+
+    /// Makes an edit in the daemon's own name, which may do everything; answered when it is durable, with its `seq`.
+    pub async fn edit_as_daemon(&self, operations: Vec<Operation>) -> Result<u64, EditError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.send(Request::DaemonEdit { operations, reply }).await;
+        sent.map_err(|_| EditError::Stopping)?;
+        answer.await.map_err(|_| EditError::Stopping)?
     }
 
     /// Saves now, and says how it ended. Nothing is written if nothing has changed.

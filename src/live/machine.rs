@@ -1,7 +1,8 @@
 //! The session as storage sees it: journal records and snapshot sections, turned into state and back.
 
 use crate::session::stored::{
-    BadStored, ClientOpsV1, EventV1, Loading, MemberV1, MessageV1, MetaV1, NodeV1, PayloadV1, TaskV1,
+    BadStored, ClientOpsV1, EventV1, Loading, MemberV1, MessageV1, MetaV1, NodeV1, PayloadV1, RemovedTaskV1, SettingV1,
+    TaskV1,
 };
 use crate::session::{Event, Session, Timestamp};
 use crate::storage::{BadContent, Machine, RecordBody, Sections, Summary, codec};
@@ -21,6 +22,10 @@ const TASKS: [u8; 4] = *b"TASK";
 const MESSAGES: [u8; 4] = *b"CHAT";
 const MEMBERS: [u8; 4] = *b"USER";
 const OPERATIONS: [u8; 4] = *b"OPID";
+/// Absent if there are none, as in the snapshots of before there were any.
+const REMOVED_TASKS: [u8; 4] = *b"GONE";
+/// Likewise.
+const SETTINGS: [u8; 4] = *b"CONF";
 
 /// A session that storage can load, replay and save. Cloning is cheap once it is loaded.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +90,8 @@ impl Machine for SessionMachine {
             MESSAGES => loading.messages(codec::decode(body)?),
             MEMBERS => loading.members(codec::decode(body)?),
             OPERATIONS => loading.operations(codec::decode(body)?),
+            REMOVED_TASKS => loading.removed_tasks(codec::decode(body)?),
+            SETTINGS => loading.settings(codec::decode(body)?),
             _ => return Err(BadContent(format!("unknown section {name}"))),
         }
         .map_err(bad_content)
@@ -107,9 +114,7 @@ impl Machine for SessionMachine {
         let mut body = Vec::new();
         codec::encode_into(&MetaV1::from(session), &mut body);
         out.section(META, SCHEMA, &body)?;
-        let node_size = |node: &NodeV1| match &node.payload {
-            PayloadV1::Json(data) | PayloadV1::Bytes { data, .. } => data.len() + 64 * node.dependencies.len(),
-        };
+        let node_size = |node: &NodeV1| payload_size(&node.payload) + 64 * node.dependencies.len();
         write_parts(out, NODES, session.nodes().map(|node| NodeV1::from(&**node)), node_size)?;
         let task_size = |task: &TaskV1| task.description.len();
         write_parts(out, TASKS, session.tasks().map(|task| TaskV1::from(&**task)), task_size)?;
@@ -117,7 +122,10 @@ impl Machine for SessionMachine {
         write_parts(out, MESSAGES, session.messages().map(|message| MessageV1::from(&**message)), message_size)?;
         let member_size = |member: &MemberV1| member.metadata.len();
         write_parts(out, MEMBERS, session.members().map(|member| MemberV1::from(&**member)), member_size)?;
-        write_parts(out, OPERATIONS, session.stored_operations(), |client: &ClientOpsV1| 12 * client.ops.len())
+        write_parts(out, OPERATIONS, session.stored_operations(), |client: &ClientOpsV1| 12 * client.ops.len())?;
+        write_parts(out, REMOVED_TASKS, session.stored_removed_tasks(), |_: &RemovedTaskV1| 0)?;
+        let setting_size = |setting: &SettingV1| setting.value.len();
+        write_parts(out, SETTINGS, session.settings().map(|setting| SettingV1::from(&**setting)), setting_size)
     }
 
     fn apply(&mut self, seq: u64, body: &[u8]) -> Result<(), BadContent> {
@@ -142,6 +150,15 @@ impl Machine for SessionMachine {
         let event = Event::restored(seq, at, source);
         self.session.evolve(&event);
         Arc::new(EventRecord(Arc::new(event)))
+    }
+}
+
+fn payload_size(payload: &PayloadV1) -> usize {
+    match payload {
+        PayloadV1::Json(data) | PayloadV1::Bytes { data, .. } => data.len(),
+        PayloadV1::Layered { base, deltas, .. } => {
+            base.len() + deltas.iter().map(|delta| delta.data.len() + 16).sum::<usize>()
+        }
     }
 }
 

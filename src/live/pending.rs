@@ -1,7 +1,7 @@
 //! What waits for the disk: events, answers and joins, each until the `seq` they depend on is durable.
 
 use super::handle::Counts;
-use super::request::{JoinError, Joined, ResumeToken};
+use super::request::{EditError, JoinError, Joined, ResumeToken};
 use super::subscriber::{Note, Subscriber};
 use super::tail;
 use crate::session::{Event, Rejection, Session};
@@ -16,6 +16,7 @@ pub(super) struct Pending {
     cost: usize,
     notes: VecDeque<(u64, Arc<Subscriber>, Note)>,
     joins: VecDeque<(u64, PendingJoin)>,
+    answers: VecDeque<(u64, PendingAnswer)>,
     /// What the session holds at the end of each batch.
     counts: VecDeque<Counts>,
 }
@@ -29,11 +30,18 @@ pub(super) struct PendingJoin {
     pub(super) decided: Result<Session, Rejection>,
 }
 
+/// What became of an edit by the daemon itself.
+pub(super) struct PendingAnswer {
+    pub(super) reply: oneshot::Sender<Result<u64, EditError>>,
+    pub(super) decided: Result<u64, Rejection>,
+}
+
 /// What may be shown now.
 pub(super) struct Released {
     pub(super) events: Vec<Arc<Event>>,
     pub(super) notes: Vec<(Arc<Subscriber>, Note)>,
     pub(super) joins: Vec<PendingJoin>,
+    pub(super) answers: Vec<PendingAnswer>,
     /// What the session held after the newest batch that is durable now.
     pub(super) counts: Option<Counts>,
 }
@@ -60,6 +68,11 @@ impl Pending {
         self.joins.push_back((barrier, join));
     }
 
+    /// An answer to the daemon itself that shows the state at `barrier`.
+    pub(super) fn answer(&mut self, barrier: u64, answer: PendingAnswer) {
+        self.answers.push_back((barrier, answer));
+    }
+
     /// About how much memory waits for the disk.
     pub(super) fn cost(&self) -> usize {
         self.cost
@@ -79,8 +92,10 @@ impl Pending {
         let notes = self.notes.drain(..durable_notes).map(|(_, subscriber, note)| (subscriber, note)).collect();
         let durable_joins = self.joins.partition_point(|(barrier, _)| *barrier <= durable);
         let joins = self.joins.drain(..durable_joins).map(|(_, join)| join).collect();
+        let durable_answers = self.answers.partition_point(|(barrier, _)| *barrier <= durable);
+        let answers = self.answers.drain(..durable_answers).map(|(_, answer)| answer).collect();
         let durable_batches = self.counts.partition_point(|counts| counts.seq <= durable);
         let counts = self.counts.drain(..durable_batches).next_back();
-        Released { events, notes, joins, counts }
+        Released { events, notes, joins, answers, counts }
     }
 }

@@ -60,9 +60,24 @@ pub enum Start {
 pub(super) enum Request {
     Join { subscriber: Arc<Subscriber>, token: Option<ResumeToken>, reply: oneshot::Sender<Result<Joined, JoinError>> },
     Edits { subscriber: Arc<Subscriber>, edits: Vec<Edit> },
+    DaemonEdit { operations: Vec<Operation>, reply: oneshot::Sender<Result<u64, EditError>> },
     State { reply: oneshot::Sender<Session> },
     Save { reason: String, also_backup: bool, reply: Option<oneshot::Sender<crate::storage::SaveOutcome>> },
     Drain { save: bool, reply: oneshot::Sender<Option<crate::storage::SaveOutcome>> },
+}
+
+/// Why an edit by the daemon itself was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The session's rules say no.
+    #[error(transparent)]
+    Rejected(#[from] crate::session::Rejection),
+    /// Nothing can be written at the moment; says why.
+    #[error("{0}")]
+    ReadOnly(Arc<str>),
+    /// The session's task has ended: the daemon stops.
+    #[error("the server is stopping: come back in a moment")]
+    Stopping,
 }
 
 /// Why nobody could join.

@@ -10,13 +10,15 @@ use super::durable_view::DurableView;
 use super::ear::Ear;
 use super::handle::Counts;
 use super::machine::EventRecord;
-use super::pending::Pending;
-use super::request::{Edit, JoinError, Request, Work};
+use super::pending::{Pending, PendingAnswer};
+use super::request::{Edit, EditError, JoinError, Request, Work};
 use super::saves::SavePlan;
 use super::subscriber::{Closing, Mode, Note, Refusal, Subscriber};
 use super::{LiveSettings, Shared};
 use crate::ops::clock;
-use crate::session::{Author, Command, Decision, Event, MemberName, OpKey, Rejection, Session, SessionName, Timestamp};
+use crate::session::{
+    Author, Command, Decision, Event, MemberName, OpKey, Operation, Rejection, Role, Session, SessionName, Timestamp,
+};
 use crate::storage::{Record, SaveOutcome, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -174,6 +176,7 @@ impl SessionTask {
         match request {
             Request::Join { subscriber, token, reply } => self.join(subscriber, token, reply, at),
             Request::Edits { subscriber, edits } => self.take_edits(&subscriber, edits, budget, at),
+            Request::DaemonEdit { operations, reply } => self.daemon_edit(operations, reply, budget, at),
             Request::State { reply } => {
                 // Whoever asked may have gone.
                 _ = reply.send(self.durable.state(self.ear.durable_seq()).clone());
@@ -192,7 +195,7 @@ impl SessionTask {
             }
             let work = match &edit.work {
                 Work::Operations(operations) => {
-                    self.state.work_of(OpKey { client: subscriber.client, op: edit.op }, operations)
+                    self.state.work_of(Some(OpKey { client: subscriber.client, op: edit.op }), operations)
                 }
                 Work::Save => 0,
             };
@@ -235,7 +238,7 @@ impl SessionTask {
         }
         let key = OpKey { client: subscriber.client, op };
         let author = Author { name: subscriber.name.clone(), role: subscriber.role };
-        let work = self.state.work_of(key, &operations);
+        let work = self.state.work_of(Some(key), &operations);
         budget.before(work);
         match self.decide(&Command::Edit { op: Some(key), operations }, &author, at) {
             Ok(seq) => {
@@ -244,6 +247,30 @@ impl SessionTask {
             }
             Err(rejection) => self.refuse(subscriber, op, rejection),
         }
+        budget.after(work);
+    }
+
+    /// The daemon's own edits do not wait for their turn: they are few and small.
+    fn daemon_edit(
+        &mut self,
+        operations: Vec<Operation>,
+        reply: oneshot::Sender<Result<u64, EditError>>,
+        budget: &mut Budget,
+        at: Timestamp,
+    ) {
+        if let Some(why) = self.refuses_writes() {
+            _ = reply.send(Err(EditError::ReadOnly(why)));
+            return;
+        }
+        let work = self.state.work_of(None, &operations);
+        budget.before(work);
+        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let decided = self.decide(&Command::Edit { op: None, operations }, &author, at);
+        match &decided {
+            Ok(_) => self.durable.worked(work),
+            Err(rejection) => self.shared.meter.rejected(rejection.code()),
+        }
+        self.pending.answer(self.state.seq(), PendingAnswer { reply, decided });
         budget.after(work);
     }
 
@@ -287,6 +314,10 @@ impl SessionTask {
             if !any {
                 subscriber.wake();
             }
+        }
+        for answer in released.answers {
+            // Whoever asked may have gone.
+            _ = answer.reply.send(answer.decided.map_err(EditError::from));
         }
         for join in released.joins {
             if join.decided.is_ok() {

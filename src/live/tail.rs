@@ -59,6 +59,11 @@ impl Chunk {
         Self { events, first_seq, last_seq, size, cost, frames: Default::default() }
     }
 
+    /// The events themselves, for doors that tell each connection something else.
+    pub fn events(&self) -> &[Arc<Event>] {
+        &self.events
+    }
+
     /// The `seq` of its newest event.
     pub fn last_seq(&self) -> u64 {
         self.last_seq
@@ -203,6 +208,12 @@ impl Tail {
         }
         drop(inner);
         Some(chunk)
+    }
+
+    /// The cursor that is followed by the oldest event that is still here.
+    pub fn begin(&self) -> u64 {
+        let inner = self.lock();
+        inner.chunks.front().map_or(inner.head, |oldest| oldest.first_seq.saturating_sub(1))
     }
 
     /// Whether everything after `cursor` is still here.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::session::{
     Author, ChatDraft, ChatKind, ClientId, Command, Decision, Limits, MemberName, NodeId, NodePatch, NodePut,
-    Operation, Payload, PayloadChange, Role, Session, SessionName, Timestamp,
+    Operation, Payload, PayloadChange, Rejection, Role, Session, SessionName, Timestamp,
 };
 use crate::storage::{Branch, Durable, Record, ResumePoint, Run, SaveJob, Saved, Store, Trouble};
 use std::sync::{Arc, Mutex};
@@ -663,4 +663,47 @@ async fn what_waits_for_the_disk_and_what_was_refused_can_be_read_off() {
     assert_eq!(meter.rejections().into_iter().collect::<Vec<_>>(), [("not_found", 1)]);
     stage.sync().await;
     assert_eq!((meter.read().released, meter.read().waiting), (2, 0));
+}
+
+fn set(key: &str, value: &'static str) -> Operation {
+    Operation::SettingSet { key: key.into(), value: Some(value.into()) }
+}
+
+#[tokio::test]
+async fn an_edit_of_the_daemon_is_answered_when_it_is_on_disk() {
+    let stage = stage_with(Session::new());
+    let (_, alice) = stage.join("alice").await;
+    let session = stage.session.clone();
+    let edit = async move { session.edit_as_daemon(vec![set("multi-user.initialised", "true")]).await };
+    let edit = tokio::spawn(edit);
+    settle().await;
+    assert_eq!(stage.disk.inner.lock().unwrap().written, [1, 2], "it is decided");
+    assert!(!edit.is_finished(), "and not on disk");
+    assert_eq!(stage.session.shared().tail.head(), 1);
+    stage.disk.sync();
+    assert_eq!(stage.at_once(edit).await.unwrap(), Ok(2));
+    let state = stage.session.state().await.unwrap();
+    assert_eq!(state.setting("multi-user.initialised").map(|value| &value[..]), Some(&b"true"[..]));
+    assert_eq!(stage.session.shared().tail.head(), 2, "everybody is told");
+    drop(alice);
+}
+
+#[tokio::test]
+async fn an_edit_of_the_daemon_may_be_refused() {
+    let stage = stage_with(Session::new());
+    let refused = stage.at_once(stage.session.edit_as_daemon(vec![set("", "1")])).await;
+    assert!(matches!(refused, Err(EditError::Rejected(Rejection::Invalid { field: "key", .. }))), "{refused:?}");
+    let empty = stage.at_once(stage.session.edit_as_daemon(Vec::new())).await;
+    assert!(matches!(empty, Err(EditError::Rejected(_))), "{empty:?}");
+    stage.disk.trouble(Some("the disk is full"));
+    let edit = stage.session.edit_as_daemon(vec![set("theme", "1")]);
+    assert_eq!(stage.at_once(edit).await, Err(EditError::ReadOnly("the disk is full".into())));
+    stage.disk.trouble(None);
+    settle().await;
+    let edit = stage.session.edit_as_daemon(vec![set("theme", "1")]);
+    let (edit, ()) = tokio::join!(edit, async {
+        settle().await;
+        stage.sync().await;
+    });
+    assert_eq!(edit, Ok(1), "nothing of what was refused has happened");
 }

@@ -33,6 +33,30 @@ struct BuildLabels {
     version: &'static str,
 }
 
+/// What was wrong with a message.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: &'static str,
+}
+
+/// The numbers of the Blender door. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub struct BlenderMetrics {
+    /// Clients, also of those who have not logged in.
+    pub peers: Gauge,
+    /// Nodes of which a change did not apply.
+    pub suspect_nodes: Gauge,
+    refused: Family<RefusalLabels, Counter>,
+}
+
+impl BlenderMetrics {
+    /// Counts a refused message: by the pickle firewall, or because it was not as it should be. Takes a lock.
+    pub fn refused(&self, by_firewall: bool) {
+        let reason = if by_firewall { "pickle" } else { "shape" };
+        self.refused.get_or_create(&RefusalLabels { reason }).inc();
+    }
+}
+
 /// Every number of the daemon. Cloning shares them; counting is one atomic operation unless said otherwise.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -63,6 +87,8 @@ pub struct Metrics {
     pub read_only: Gauge,
     /// Wrong passwords and tokens.
     pub auth_failures: Counter,
+    /// The Blender door.
+    pub blender: BlenderMetrics,
 }
 
 impl Metrics {
@@ -87,6 +113,11 @@ impl Metrics {
             journal_durable_lag_events: add(&mut all, "journal_durable_lag_events", "Events not yet on disk"),
             read_only: add(&mut all, "read_only", "1 while nothing can be written"),
             auth_failures: add(&mut all, "auth_failures", "Wrong passwords and tokens"),
+            blender: BlenderMetrics {
+                peers: add(&mut all, "blender_clients", "Blender clients, also of those who have not logged in"),
+                suspect_nodes: add(&mut all, "blender_suspect_nodes", "Nodes of which a change did not apply"),
+                refused: add(&mut all, "blender_messages_refused", "Refused messages of Blender clients, by reason"),
+            },
             registry: Arc::default(),
         };
         metrics.last_save_success.set(1);

@@ -57,13 +57,17 @@ impl Gatekeeper {
                 // The admin password travels in clear through Blender, so it opens nothing more than a session here.
                 (is_server || is_admin).then_some(Role::Member)
             }
+            Credentials::AdminPassword(password) => {
+                let is_admin = secrets.admin.as_ref().is_some_and(|check| check.accepts(password.as_bytes()));
+                is_admin.then_some(Role::Admin)
+            }
         }
     }
 
     fn can_be_guessed(&self, credentials: Credentials<'_>) -> bool {
         match credentials {
             Credentials::None => false,
-            Credentials::Password(_) => true,
+            Credentials::Password(_) | Credentials::AdminPassword(_) => true,
             Credentials::Token(_) => self.secrets.read().unwrap_or_else(PoisonError::into_inner).short_token,
         }
     }
@@ -79,12 +83,12 @@ impl Gatekeeper {
         }
         match (self.judge(credentials), credentials) {
             (Some(role), Credentials::None) => Ok(role),
-            (Some(role), Credentials::Password(_) | Credentials::Token(_)) => {
+            (Some(role), _) => {
                 attempts.succeeded(peer, now);
                 Ok(role)
             }
             (None, Credentials::None) => Err(Denied::Wrong),
-            (None, Credentials::Password(_) | Credentials::Token(_)) => {
+            (None, _) => {
                 // A flood of wrong tokens fills no log.
                 allowed?;
                 attempts.failed(peer, now);

@@ -42,7 +42,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    fn enter(self: &Arc<Self>, ip: IpAddr, limits: ConnectionLimits) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr, limits: ConnectionLimits) -> Option<Place> {
         let ip = network_of(ip);
         let mut counts = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, by_ip) = &mut *counts;
@@ -62,7 +62,7 @@ impl Connections {
 }
 
 /// One connection's place; dropping it makes room.
-struct Place {
+pub(super) struct Place {
     connections: Arc<Connections>,
     ip: IpAddr,
 }

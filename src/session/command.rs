@@ -1,7 +1,7 @@
 //! Commands: what a client, or the daemon itself, asks the session to do.
 
 use super::event::ids_size;
-use super::{ChatDraft, ClientId, MemberName, NodeId, OpKey, Payload, Role, TaskId, TaskStatus};
+use super::{ChatDraft, ClientId, MemberName, Node, NodeId, OpKey, Payload, Role, TaskId, TaskStatus};
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -92,6 +92,13 @@ pub enum Operation {
         /// A JSON object; a `null` value removes its key.
         metadata: Bytes,
     },
+    /// `session.set`: sets or removes a setting of the session. Admins only; the server's own are its own.
+    SettingSet {
+        /// 1 to 64 bytes.
+        key: Arc<str>,
+        /// JSON text; `None` removes it.
+        value: Option<Bytes>,
+    },
 }
 
 /// A whole node, as put.
@@ -141,6 +148,27 @@ pub enum PayloadChange {
     Merge(Bytes),
     /// By a JSON patch (RFC 6902) on a JSON payload.
     Patch(Bytes),
+    /// By one more delta on a payload of bytes, which the session does not look into.
+    Append(Bytes),
+    /// By a new base of equal meaning, instead of the old one and its first deltas. Only the daemon does it, with
+    /// nothing else in the patch; the node keeps its revision. `if_revision` must be given and means something else
+    /// here: the revision of the last delta that is folded, so that a base put meanwhile is never replaced.
+    Fold {
+        /// How many deltas are in the new base; at least one.
+        deltas: u32,
+        /// The new base.
+        base: Bytes,
+    },
+}
+
+impl Operation {
+    /// Folds all deltas that the node has into `base`, if it has any.
+    pub fn fold(node: &Node, base: Bytes) -> Option<Self> {
+        let deltas = node.payload.deltas()?;
+        let if_revision = deltas.last().map(|delta| delta.revision);
+        let payload = Some(PayloadChange::Fold { deltas: u32::try_from(deltas.len()).ok()?, base });
+        Some(Self::NodePatch { id: node.id.clone(), patch: NodePatch { payload, ..NodePatch::default() }, if_revision })
+    }
 }
 
 /// A task, as put. Author and time are the server's.
@@ -192,7 +220,10 @@ impl NodePatch {
         let payload = match &self.payload {
             None => 0,
             Some(PayloadChange::Replace(payload)) => payload.len() + 128,
-            Some(PayloadChange::Merge(patch) | PayloadChange::Patch(patch)) => patch.len(),
+            Some(PayloadChange::Merge(bytes) | PayloadChange::Patch(bytes) | PayloadChange::Append(bytes)) => {
+                bytes.len()
+            }
+            Some(PayloadChange::Fold { base, .. }) => base.len(),
         };
         self.dependencies.as_deref().map_or(0, ids_size) + payload + 480
     }

@@ -105,6 +105,13 @@ pub enum Change {
         /// Client programs longest silent: their applied operations are not recognised any more.
         clients: Vec<ClientId>,
     },
+    /// A setting of the session is now this.
+    SettingChanged {
+        /// Which setting.
+        key: Arc<str>,
+        /// JSON text; `None`: it is gone.
+        value: Option<Bytes>,
+    },
 }
 
 /// Something said in the chat.
@@ -176,6 +183,7 @@ impl Change {
             Self::MemberSet { metadata } => metadata.len(),
             Self::Restored { source } => source.len(),
             Self::Forgotten { members, clients, .. } => 80 * members.len() + 20 * clients.len(),
+            Self::SettingChanged { key, value } => key.len() + value.as_ref().map_or(0, Bytes::len),
         }
     }
 }

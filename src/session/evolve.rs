@@ -25,7 +25,7 @@ impl Session {
             Change::NodesUnlocked { ids } => ids.iter().for_each(|id| self.scene.unlocked(id)),
             Change::TaskPut(put) => self.tasks.put(put, stamp),
             Change::TaskPatched { id, patch } => self.tasks.patched(id, patch, stamp),
-            Change::TaskRemoved { id } => self.tasks.removed(id),
+            Change::TaskRemoved { id } => self.tasks.removed(id, stamp.seq),
             Change::ChatPosted(draft) => self.chat.posted(draft, stamp),
             Change::MemberJoined { client, role } => self.members.joined(*client, *role, stamp),
             Change::MemberLeft { name } => self.members.left(name, stamp.at, stamp.seq),
@@ -43,6 +43,7 @@ impl Session {
                     self.applied.forget(*id);
                 }
             }
+            Change::SettingChanged { key, value } => self.settings.set(key, value.as_ref()),
         }
     }
 }

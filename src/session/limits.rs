@@ -10,6 +10,8 @@ pub struct Limits {
     /// Bytes of one payload; never more than about 64 MiB. A JSON payload that is patched may have 16 MiB, above that it
     /// can only be replaced.
     pub payload_bytes: u64,
+    /// Deltas of one node; the Blender door folds them long before.
+    pub deltas: u64,
     /// Dependencies of one node.
     pub dependencies: u64,
     /// Nodes above a node.
@@ -32,6 +34,10 @@ pub struct Limits {
     pub metadata_bytes: u64,
     /// Client programs whose applied operations are remembered; those longest silent are forgotten.
     pub clients_remembered: u64,
+    /// Settings of the session.
+    pub settings: u64,
+    /// Bytes of one of these settings.
+    pub setting_bytes: u64,
 }
 
 impl Default for Limits {
@@ -40,6 +46,7 @@ impl Default for Limits {
             nodes: 2_000_000,
             payload_bytes_total: 8 << 30,
             payload_bytes: 64 << 20,
+            deltas: 1_024,
             dependencies: 4_096,
             depth: 256,
             json_depth: 64,
@@ -51,12 +58,17 @@ impl Default for Limits {
             members_remembered: 10_000,
             metadata_bytes: 64 << 10,
             clients_remembered: 4_096,
+            settings: 64,
+            setting_bytes: 64 << 10,
         }
     }
 }
 
 /// Operations remembered per client program for idempotency; half as many may be unanswered.
 pub(super) const OPS_REMEMBERED: usize = 1_024;
+
+/// Removed tasks that are remembered, so that nobody brings them back unawares.
+pub(super) const REMOVED_TASKS_REMEMBERED: usize = 1_024;
 
 /// Nodes that one member may have locked at once: keeps the event that releases them all within what can be stored.
 pub(super) const LOCKS_PER_MEMBER: usize = 262_144;

@@ -55,6 +55,15 @@ pub enum Rejection {
     /// A patch on a payload that is not JSON.
     #[error("{0:?} has no JSON payload to patch")]
     NotJson(NodeId),
+    /// A delta for a payload that is not bytes.
+    #[error("{0:?} has a JSON payload: nothing can be appended to it")]
+    NotBytes(NodeId),
+    /// A patch on a payload that is in a format of Blender's Multi-User add-on.
+    #[error("{0:?} holds what Blender's Multi-User put there: its payload cannot be patched")]
+    BlenderPayload(NodeId),
+    /// Only the server itself may do it.
+    #[error("{0} is reserved for the server itself")]
+    Reserved(String),
     /// A field breaks a rule; says which and why.
     #[error("{field}: {why}")]
     Invalid {
@@ -92,6 +101,9 @@ impl Rejection {
             Self::RevisionConflict { .. } => "revision_conflict",
             Self::Exists(_) => "exists",
             Self::NotJson(_) => "not_json",
+            Self::NotBytes(_) => "not_bytes",
+            Self::BlenderPayload(_) => "blender_payload",
+            Self::Reserved(_) => "reserved",
             Self::Invalid { .. } => "invalid",
             Self::LimitExceeded { .. } => "limit_exceeded",
             Self::OpExpired => "op_expired",

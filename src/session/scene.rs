@@ -24,12 +24,13 @@ pub struct Node {
     pub dependencies: Vec<NodeId>,
     /// Its content.
     pub payload: Payload,
-    /// The `seq` of the event that last put or patched it. Locking does not change it.
+    /// The `seq` of the event that last put or patched it. Neither locking nor folding changes it.
     pub revision: u64,
 }
 
 impl Node {
-    /// What it counts for in `Limits::payload_bytes_total`: its payload, and the ids it depends on.
+    /// What it counts for in `Limits::payload_bytes_total`: its payload, a little for each delta in it, and the ids it
+    /// depends on.
     pub fn bytes(&self) -> u64 {
         content_bytes(&self.payload, &self.dependencies)
     }
@@ -38,16 +39,21 @@ impl Node {
 /// What a node of this content counts for in the total.
 pub(super) fn content_bytes(payload: &Payload, dependencies: &[NodeId]) -> u64 {
     let ids: usize = dependencies.iter().map(|id| id.as_str().len() + 16).sum();
-    (payload.len() + ids) as u64
+    let deltas = payload.deltas().map_or(0, |deltas| 32 * deltas.len());
+    (payload.len() + deltas + ids) as u64
 }
 
 /// The payload after a change that was checked when it was decided; one that does not apply leaves it as it is.
-fn changed(payload: &Payload, change: &PayloadChange) -> Option<Payload> {
+fn changed(payload: &Payload, change: &PayloadChange, seq: u64) -> Option<Payload> {
     let result = match (change, payload) {
         (PayloadChange::Replace(new), _) => return Some(new.clone()),
+        (PayloadChange::Append(delta), _) => return payload.appended(delta, seq),
+        (PayloadChange::Fold { deltas, base }, _) => return payload.folded(usize::try_from(*deltas).ok()?, base),
         (PayloadChange::Merge(patch), Payload::Json(text)) => json::merge(text, patch, &json::Bounds::STORED),
         (PayloadChange::Patch(patch), Payload::Json(text)) => json::patch(text, patch, &json::Bounds::STORED),
-        (_, Payload::Bytes { .. }) => return None,
+        (PayloadChange::Merge(_) | PayloadChange::Patch(_), Payload::Bytes { .. } | Payload::Layered { .. }) => {
+            return None;
+        }
     };
     result.ok().map(|text| Payload::Json(text.into()))
 }
@@ -123,8 +129,10 @@ impl Scene {
         let Some(slot) = self.nodes.get_mut(id) else { return };
         let (old_parent, old_bytes) = (slot.parent.clone(), slot.bytes());
         let node = Arc::make_mut(slot);
-        apply(node, patch);
-        node.revision = seq;
+        apply(node, patch, seq);
+        if !matches!(patch.payload, Some(PayloadChange::Fold { .. })) {
+            node.revision = seq;
+        }
         let (id, parent) = (node.id.clone(), node.parent.clone());
         self.bytes = self.bytes - old_bytes + node.bytes();
         self.hang(&id, old_parent, parent.as_ref());
@@ -189,7 +197,7 @@ impl Scene {
     }
 }
 
-fn apply(node: &mut Node, patch: &NodePatch) {
+fn apply(node: &mut Node, patch: &NodePatch, seq: u64) {
     if let Some(kind) = &patch.kind {
         node.kind = Arc::clone(kind);
     }
@@ -205,7 +213,7 @@ fn apply(node: &mut Node, patch: &NodePatch) {
     if let Some(dependencies) = &patch.dependencies {
         node.dependencies.clone_from(dependencies);
     }
-    if let Some(payload) = patch.payload.as_ref().and_then(|change| changed(&node.payload, change)) {
+    if let Some(payload) = patch.payload.as_ref().and_then(|change| changed(&node.payload, change, seq)) {
         node.payload = payload;
     }
 }

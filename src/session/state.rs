@@ -4,8 +4,10 @@ use super::applied::Applied;
 use super::chat::{Chat, ChatMessage};
 use super::members::{Member, Members};
 use super::scene::{Node, Scene};
+use super::settings::{Setting, Settings};
 use super::tasks::{Task, Tasks};
 use super::{ChatId, MemberName, NodeId, TaskId};
+use bytes::Bytes;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ pub struct Session {
     pub(super) chat: Chat,
     pub(super) members: Members,
     pub(super) applied: Applied,
+    pub(super) settings: Settings,
 }
 
 /// How much a session holds.
@@ -43,6 +46,8 @@ pub struct Totals {
     pub members: u64,
     /// Client programs whose applied operations are remembered.
     pub clients: u64,
+    /// Settings of the session.
+    pub settings: u64,
 }
 
 impl Session {
@@ -94,6 +99,26 @@ impl Session {
     /// The tasks whose ids are greater than `after` (all for `None`), by id: to go through them in parts.
     pub fn tasks_after<'a>(&'a self, after: Option<&TaskId>) -> impl Iterator<Item = &'a Arc<Task>> + use<'a> {
         self.tasks.by_id.range::<_, TaskId>(beyond(after)).map(|(_, task)| task)
+    }
+
+    /// Whether a task of this id was removed lately, and not put again: it was among the last 1,024 of those.
+    pub fn task_was_removed(&self, id: &TaskId) -> bool {
+        self.tasks.removed.contains_key(id)
+    }
+
+    /// A setting of the session: JSON text.
+    pub fn setting(&self, key: &str) -> Option<&Bytes> {
+        self.settings.by_key.get(key).map(|setting| &setting.value)
+    }
+
+    /// All settings of the session, by key.
+    pub fn settings(&self) -> impl Iterator<Item = &Arc<Setting>> {
+        self.settings.by_key.values()
+    }
+
+    /// The settings whose keys are greater than `after` (all for `None`), by key: to go through them in parts.
+    pub fn settings_after<'a>(&'a self, after: Option<&Arc<str>>) -> impl Iterator<Item = &'a Arc<Setting>> + use<'a> {
+        self.settings.by_key.range::<_, Arc<str>>(beyond(after)).map(|(_, setting)| setting)
     }
 
     /// A chat message of the live state.
@@ -149,6 +174,7 @@ impl Session {
             online: self.members.online.len() as u64,
             members: self.members.by_name.len() as u64,
             clients: self.applied.clients.len() as u64,
+            settings: self.settings.by_key.len() as u64,
         }
     }
 }

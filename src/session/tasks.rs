@@ -1,7 +1,8 @@
 //! Tasks: what is to be done, by whom, and how far it is.
 
+use super::limits::REMOVED_TASKS_REMEMBERED;
 use super::{MemberName, NodeId, TaskId, TaskPatch, TaskPut, Timestamp};
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
 /// How far a task is.
@@ -60,6 +61,11 @@ pub struct Task {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Tasks {
     pub(super) by_id: OrdMap<TaskId, Arc<Task>>,
+    /// Tasks that were removed last and not put again, and the `seq` of the event that removed them: a client that was
+    /// not told is not to bring them back.
+    pub(super) removed: OrdMap<TaskId, u64>,
+    /// The same, longest gone first.
+    pub(super) removals: OrdSet<(u64, TaskId)>,
 }
 
 /// What an event says about every change in it.
@@ -86,6 +92,9 @@ impl Tasks {
             revision: stamp.seq,
         };
         self.by_id.insert(put.id.clone(), Arc::new(task));
+        if let Some(seq) = self.removed.remove(&put.id) {
+            self.removals.remove(&(seq, put.id.clone()));
+        }
     }
 
     pub(super) fn patched(&mut self, id: &TaskId, patch: &TaskPatch, stamp: Stamp<'_>) {
@@ -108,7 +117,49 @@ impl Tasks {
         task.revision = stamp.seq;
     }
 
-    pub(super) fn removed(&mut self, id: &TaskId) {
-        self.by_id.remove(id);
+    pub(super) fn removed(&mut self, id: &TaskId, seq: u64) {
+        if self.by_id.remove(id).is_some() {
+            self.remember_removal(id.clone(), seq);
+        }
+    }
+
+    /// Remembers that a task, which is not there, was removed, and forgets what was removed long before.
+    pub(super) fn remember_removal(&mut self, id: TaskId, seq: u64) {
+        self.removed.insert(id.clone(), seq);
+        self.removals.insert((seq, id));
+        if self.removals.len() > REMOVED_TASKS_REMEMBERED
+            && let Some(oldest) = self.removals.get_min().cloned()
+        {
+            self.removals.remove(&oldest);
+            self.removed.remove(&oldest.1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u64) -> TaskId {
+        TaskId::new(format!("t{n}")).expect("an id")
+    }
+
+    #[test]
+    fn only_so_many_removed_tasks_are_remembered_the_newest_ones() {
+        let mut tasks = Tasks::default();
+        let most = REMOVED_TASKS_REMEMBERED as u64;
+        for seq in 1..=most + 3 {
+            tasks.remember_removal(id(seq), seq);
+        }
+        assert_eq!((tasks.removed.len() as u64, tasks.removals.len() as u64), (most, most));
+        assert!(!tasks.removed.contains_key(&id(3)));
+        assert!(tasks.removed.contains_key(&id(4)) && tasks.removed.contains_key(&id(most + 3)));
+    }
+
+    #[test]
+    fn what_was_never_there_is_not_remembered_as_removed() {
+        let mut tasks = Tasks::default();
+        tasks.removed(&id(1), 5);
+        assert!(tasks.removed.is_empty());
     }
 }

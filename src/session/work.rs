@@ -11,10 +11,11 @@ const OPERATION: u64 = 256;
 impl Session {
     /// About how many bytes are read to decide and apply these operations; 0 if that is hardly anything, or if they
     /// were applied already. Unlike what `decide` counts, it looks at sizes only.
-    pub fn work_of(&self, key: OpKey, operations: &[Operation]) -> u64 {
+    pub fn work_of(&self, key: Option<OpKey>, operations: &[Operation]) -> u64 {
         let batch = OPERATION * (operations.len() as u64).saturating_sub(1);
         let work = operations.iter().map(|operation| self.work_of_one(operation)).fold(batch, u64::saturating_add);
-        if work > 0 && matches!(self.applied.find(key), Ok(Some(_))) { 0 } else { work }
+        let applied = |key| matches!(self.applied.find(key), Ok(Some(_)));
+        if work > 0 && key.is_some_and(applied) { 0 } else { work }
     }
 
     fn work_of_one(&self, operation: &Operation) -> u64 {
@@ -25,6 +26,7 @@ impl Session {
                 below
                     + match &patch.payload {
                         None => 0,
+                        Some(PayloadChange::Append(_) | PayloadChange::Fold { .. }) => 0,
                         Some(PayloadChange::Replace(payload)) => json_bytes(payload),
                         Some(PayloadChange::Merge(change) | PayloadChange::Patch(change)) => {
                             let target = self.node(id).map_or(0, |node| json_bytes(&node.payload));
@@ -34,6 +36,7 @@ impl Session {
             }
             Operation::NodeRemove { recursive: true, .. } => BELOW,
             Operation::MemberSet { metadata } => metadata.len() as u64,
+            Operation::SettingSet { value, .. } => value.as_ref().map_or(0, |value| value.len() as u64),
             Operation::NodeRemove { .. }
             | Operation::NodeLock { .. }
             | Operation::NodeUnlock { .. }
@@ -49,6 +52,6 @@ impl Session {
 fn json_bytes(payload: &Payload) -> u64 {
     match payload {
         Payload::Json(text) => text.len() as u64,
-        Payload::Bytes { .. } => 0,
+        Payload::Bytes { .. } | Payload::Layered { .. } => 0,
     }
 }

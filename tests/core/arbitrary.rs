@@ -17,6 +17,7 @@ pub(crate) fn narrow_limits() -> Limits {
         nodes: 7,
         payload_bytes_total: 300,
         payload_bytes: 80,
+        deltas: 3,
         dependencies: 3,
         depth: 3,
         json_depth: 4,
@@ -28,6 +29,8 @@ pub(crate) fn narrow_limits() -> Limits {
         members_remembered: 3,
         metadata_bytes: 60,
         clients_remembered: 2,
+        settings: 2,
+        setting_bytes: 20,
     }
 }
 
@@ -56,8 +59,31 @@ pub(crate) fn live(steps: &[Step], limits: &Limits) -> (Vec<Event>, Session) {
             events.extend(decided(&mut session, author, &Command::Join { client }, at, limits));
         }
         events.extend(decided(&mut session, author, command, at, limits));
+        if at % 4 == 0 {
+            events.extend(folded(&mut session, at, limits));
+        }
     }
     (events, session)
+}
+
+/// The daemon folds some of the deltas of the first node that has any. Nothing but the payload changes.
+fn folded(session: &mut Session, at: i64, limits: &Limits) -> Option<Event> {
+    let node = Arc::clone(session.nodes().find(|node| node.payload.deltas().is_some())?);
+    let deltas = node.payload.deltas()?;
+    let count = usize::try_from(at).expect("it is not negative") / 4 % deltas.len() + 1;
+    let base: Vec<u8> = deltas.iter().take(count).flatten().copied().collect();
+    let patch = NodePatch {
+        payload: Some(PayloadChange::Fold { deltas: count.try_into().expect("it is small"), base: base.into() }),
+        ..NodePatch::default()
+    };
+    let if_revision = deltas.get(count - 1).map(|delta| delta.revision);
+    let operations = vec![Operation::NodePatch { id: node.id.clone(), patch, if_revision }];
+    let author = Author { name: MemberName::daemon(), role: Role::Admin };
+    let event = decided(session, &author, &Command::Edit { op: None, operations }, at, limits)?;
+    let now = session.node(&node.id).expect("folding removes nothing");
+    let left = now.payload.deltas().map_or(0, hotset::session::Deltas::len);
+    assert_eq!((now.revision, left), (node.revision, deltas.len() - count));
+    Some(event)
 }
 
 fn decided(session: &mut Session, author: &Author, command: &Command, at: i64, limits: &Limits) -> Option<Event> {
@@ -149,8 +175,8 @@ pub(crate) fn json_patch() -> impl Strategy<Value = String> {
 fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         4 => json().prop_map(|text| Payload::Json(text.into())),
-        1 => vec(any::<u8>(), 0..20)
-            .prop_map(|data| Payload::Bytes { media_type: "application/octet-stream".into(), data: data.into() }),
+        2 => (prop_oneof![Just("application/octet-stream"), Just("application/vnd.multi-user.node+pickle")], bytes())
+            .prop_map(|(media_type, data)| Payload::Bytes { media_type: media_type.into(), data }),
     ]
 }
 
@@ -164,11 +190,16 @@ fn node_put() -> impl Strategy<Value = NodePut> {
     )
 }
 
+fn bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..8).prop_map(Bytes::from)
+}
+
 fn node_patch() -> impl Strategy<Value = NodePatch> {
     let payload = prop_oneof![
-        payload().prop_map(PayloadChange::Replace),
-        json().prop_map(|text| PayloadChange::Merge(text.into())),
-        json_patch().prop_map(|text| PayloadChange::Patch(text.into())),
+        2 => payload().prop_map(PayloadChange::Replace),
+        2 => json().prop_map(|text| PayloadChange::Merge(text.into())),
+        2 => json_patch().prop_map(|text| PayloadChange::Patch(text.into())),
+        4 => bytes().prop_map(PayloadChange::Append),
     ];
     let parent = option::of(option::of(node_id()));
     let dependencies = option::of(vec(node_id(), 0..3));
@@ -221,5 +252,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (message, text())
             .prop_map(|(id, text)| Operation::ChatPost(ChatDraft { id, kind: ChatKind::Code, text })),
         2 => json().prop_map(|text| Operation::MemberSet { metadata: Bytes::from(format!("{{\"a\":{text}}}")) }),
+        2 => ("(multi-user\\.)?[a-c]", option::of(json()))
+            .prop_map(|(key, value)| Operation::SettingSet { key: key.into(), value: value.map(Bytes::from) }),
     ]
 }

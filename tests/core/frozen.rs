@@ -115,6 +115,47 @@ fn events() -> Vec<Event> {
     ]
 }
 
+/// What came later: payloads that grow, and settings.
+fn newer_events() -> Vec<Event> {
+    let node = |id: &str, payload: PayloadChange, dependencies: Option<Vec<NodeId>>| Change::NodePatched {
+        id: node_id(id),
+        patch: NodePatch { payload: Some(payload), dependencies, ..NodePatch::default() },
+    };
+    let pickled = Payload::Bytes {
+        media_type: "application/vnd.multi-user.node+pickle".into(),
+        data: Bytes::from_static(b"\x80\x04}."),
+    };
+    let append = |id: &str, delta: &'static [u8]| node(id, PayloadChange::Append(Bytes::from_static(delta)), None);
+    let fold = PayloadChange::Fold { deltas: 1, base: Bytes::from_static(b"\x80\x04]\x94.") };
+    let set = |key: &str, value: Option<&'static str>| {
+        let value = value.map(|value| Bytes::from_static(value.as_bytes()));
+        Change::SettingChanged { key: key.into(), value }
+    };
+    let more = PayloadChange::Append(Bytes::from_static(b"with dependencies"));
+    vec![
+        event(21, "alice", None, vec![Change::MemberJoined { client: ClientId(7), role: Role::Admin }]),
+        event(
+            22,
+            "alice",
+            Some(5),
+            vec![
+                Change::NodePut(put("cube", None, pickled.clone())),
+                Change::NodePut(put("light", None, pickled)),
+                append("cube", b"one"),
+            ],
+        ),
+        event(23, "alice", Some(6), vec![node("cube", more, Some(vec![node_id("paint")])), append("light", b"")]),
+        event(24, "~hotset", None, vec![node("cube", fold.clone(), None)]),
+        event(25, "~hotset", None, vec![node("light", fold, None)]),
+        event(
+            26,
+            "~hotset",
+            None,
+            vec![set("multi-user.initialised", Some("true")), set("theme", Some("{\"dark\":1}")), set("theme", None)],
+        ),
+    ]
+}
+
 fn tasks() -> Vec<Change> {
     let task = |id: &str, status, node: Option<&str>| {
         Change::TaskPut(TaskPut {
@@ -195,7 +236,7 @@ fn compare(file: &str, bodies: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn events_of_version_1_decode_and_encode_as_they_always_did() {
-    let events: Vec<Event> = events().into_iter().chain([restored()]).collect();
+    let events: Vec<Event> = events().into_iter().chain([restored()]).chain(newer_events()).collect();
     let bodies: Vec<_> = events.iter().map(|event| (event.seq.to_string(), encoded(event.clone()))).collect();
     let frozen = compare("events-v1.hex", &bodies);
     assert_eq!(frozen.len(), events.len());
@@ -204,24 +245,60 @@ fn events_of_version_1_decode_and_encode_as_they_always_did() {
     }
 }
 
-#[test]
-fn snapshots_of_version_1_decode_and_encode_as_they_always_did() {
+fn machine_after(events: Vec<Event>) -> SessionMachine {
     let mut machine = SessionMachine::empty();
-    for event in events() {
+    for event in events {
         machine.apply(event.seq, &encoded(event)).expect("it fits");
     }
+    machine
+}
+
+/// The sections in the file, which are those of the machine.
+fn frozen_sections(file: &str, machine: &SessionMachine) -> Parts {
     let word = |tag: [u8; 4], schema| format!("{}.{schema}", tag.escape_ascii());
-    let sections = saved(&machine).0;
+    let sections = saved(machine).0;
     let bodies: Vec<_> = sections.into_iter().map(|(tag, schema, body)| (word(tag, schema), body)).collect();
-    let frozen = compare("snapshot-v1.hex", &bodies);
-    assert_eq!(frozen.len(), 6, "every kind of section");
     let section = |(word, body): (String, Vec<u8>)| {
         let (tag, schema) = word.split_once('.').expect("tag and schema");
         (tag.as_bytes().try_into().expect("four letters"), schema.parse().expect("a number"), body)
     };
-    let parts = Parts(frozen.into_iter().map(section).collect());
+    Parts(compare(file, &bodies).into_iter().map(section).collect())
+}
+
+#[test]
+fn snapshots_of_version_1_decode_and_encode_as_they_always_did() {
+    let machine = machine_after(events());
+    let parts = frozen_sections("snapshot-v1.hex", &machine);
+    assert_eq!(parts.0.len(), 7, "every kind of section but that of settings");
     let loaded = loaded(&parts, &machine).expect("it was frozen");
     assert_eq!(loaded.session(), machine.session());
+}
+
+#[test]
+fn snapshots_of_grown_payloads_and_settings_decode_and_encode_as_they_always_did() {
+    let machine = machine_after(newer_events());
+    let parts = frozen_sections("snapshot-grown-v1.hex", &machine);
+    let deltas = |id: &str| {
+        let node = machine.session().node(&node_id(id)).expect("it was put");
+        (node.revision, node.payload.deltas().map(hotset::session::Deltas::len))
+    };
+    assert_eq!((deltas("cube"), deltas("light")), ((23, Some(1)), (23, None)));
+    assert!(parts.0.iter().any(|(tag, ..)| tag == b"CONF"));
+    let loaded = loaded(&parts, &machine).expect("it was frozen");
+    assert_eq!(loaded.session(), machine.session());
+}
+
+#[test]
+fn snapshots_from_before_removed_tasks_were_remembered_still_load() {
+    let machine = machine_after(events());
+    let mut parts = frozen_sections("snapshot-v1.hex", &machine);
+    parts.0.retain(|(tag, ..)| tag != b"GONE");
+    assert_eq!(parts.0.len(), 6, "those that there have been from the start");
+    let loaded = loaded(&parts, &machine).expect("it was frozen");
+    let removed = task_id("t3");
+    assert!(machine.session().task_was_removed(&removed));
+    assert!(!loaded.session().task_was_removed(&removed));
+    assert_eq!(loaded.session().totals(), machine.session().totals());
 }
 
 /// A disk that holds nothing but this file, as after a `cp` into a new data directory.

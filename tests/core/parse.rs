@@ -109,6 +109,11 @@ pub(crate) fn operation(line: &str) -> Operation {
     let operation = match verb.as_str() {
         "say" => say(&mut words),
         "remember" => Operation::MemberSet { metadata: words.next().into() },
+        "set" => {
+            let key = expand(&words.next());
+            let value = if words.take("to nothing") { None } else { words.value("to").map(Bytes::from) };
+            Operation::SettingSet { key: key.into(), value }
+        }
         verb => match words.next().as_str() {
             "node" => node(verb, &mut words),
             "task" => task(verb, &mut words),
@@ -145,12 +150,27 @@ fn node(verb: &str, words: &mut Words) -> Operation {
             payload: payload(words).unwrap_or_else(Payload::null),
             if_revision,
         }),
+        "append" => Operation::NodePatch { id, patch: appended(words), if_revision },
+        "fold" => Operation::NodePatch { id, patch: folded(words), if_revision },
         "patch" => Operation::NodePatch { id, patch: node_patch(words), if_revision },
         "remove" => Operation::NodeRemove { id, recursive: words.take("and all below"), if_revision },
         "lock" => Operation::NodeLock { id },
         "unlock" => Operation::NodeUnlock { id },
         other => panic!("not done to a node: {other}"),
     }
+}
+
+/// `append node n data=more needs=other`.
+fn appended(words: &mut Words) -> NodePatch {
+    let delta = words.value("data").unwrap_or_default();
+    NodePatch { payload: Some(PayloadChange::Append(delta.into())), ..node_patch(words) }
+}
+
+/// `fold node n deltas=2 data=both if=7`.
+fn folded(words: &mut Words) -> NodePatch {
+    let deltas = words.number("deltas").unwrap_or(0).try_into().expect("a small number");
+    let base = words.value("data").unwrap_or_default().into();
+    NodePatch { payload: Some(PayloadChange::Fold { deltas, base }), ..node_patch(words) }
 }
 
 fn node_patch(words: &mut Words) -> NodePatch {

@@ -3,7 +3,7 @@
 use super::arbitrary::{json, json_patch, live, narrow_limits, steps};
 use hotset::formats::json::{self as json_text, Bounds};
 use hotset::live::machine::{EventRecord, SessionMachine, decode_event};
-use hotset::session::{Event, Session, Timestamp};
+use hotset::session::{Deltas, Event, Session, Timestamp};
 use hotset::storage::{BadContent, Machine, RecordBody, Sections};
 use proptest::prelude::*;
 use std::io;
@@ -106,7 +106,14 @@ proptest! {
         prop_assert!(totals.online <= limits.members_online);
         prop_assert!(totals.members <= limits.members_remembered);
         prop_assert!(totals.clients <= limits.clients_remembered + limits.members_online);
+        prop_assert!(totals.settings <= limits.settings);
+        prop_assert!(session.settings().all(|setting| setting.value.len() as u64 <= limits.setting_bytes));
+        prop_assert_eq!(totals.payload_bytes, session.nodes().map(|node| node.bytes()).sum::<u64>());
         for node in session.nodes() {
+            let deltas: Vec<_> = node.payload.deltas().into_iter().flat_map(Deltas::iter).collect();
+            let counted = node.payload.deltas().map_or(0, Deltas::bytes);
+            prop_assert!(deltas.len() as u64 <= limits.deltas);
+            prop_assert_eq!(counted, deltas.iter().map(|delta| delta.len()).sum::<usize>());
             prop_assert!(node.payload.len() as u64 <= limits.payload_bytes);
             let above = std::iter::successors(Some(node), |node| session.node(node.parent.as_ref()?));
             prop_assert!(above.count() as u64 <= limits.depth + 1);
@@ -114,8 +121,8 @@ proptest! {
     }
 
     #[test]
-    fn stored_garbage_is_refused_without_panic(body in prop::collection::vec(any::<u8>(), 0..200), tag in 0usize..6) {
-        let tag = [*b"META", *b"NODE", *b"TASK", *b"CHAT", *b"USER", *b"OPID"][tag];
+    fn stored_garbage_is_refused_without_panic(body in prop::collection::vec(any::<u8>(), 0..200), tag in 0usize..8) {
+        let tag = [*b"META", *b"NODE", *b"TASK", *b"CHAT", *b"USER", *b"OPID", *b"GONE", *b"CONF"][tag];
         drop(decode_event(&body));
         let mut machine = SessionMachine::empty();
         drop(machine.load_section(tag, 1, &body));

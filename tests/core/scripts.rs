@@ -128,6 +128,7 @@ impl Stage {
             "nodes" => &mut limits.nodes,
             "payload_bytes_total" => &mut limits.payload_bytes_total,
             "payload_bytes" => &mut limits.payload_bytes,
+            "deltas" => &mut limits.deltas,
             "dependencies" => &mut limits.dependencies,
             "depth" => &mut limits.depth,
             "json_depth" => &mut limits.json_depth,
@@ -139,6 +140,8 @@ impl Stage {
             "members_remembered" => &mut limits.members_remembered,
             "metadata_bytes" => &mut limits.metadata_bytes,
             "clients_remembered" => &mut limits.clients_remembered,
+            "settings" => &mut limits.settings,
+            "setting_bytes" => &mut limits.setting_bytes,
             other => panic!("no such limit: {other}"),
         };
         *field = limit.parse().expect("a number");

@@ -24,7 +24,11 @@ fn change(change: &Change) -> String {
             Some(PayloadChange::Merge(text) | PayloadChange::Patch(text)) => {
                 format!("patched node {id} by {}", String::from_utf8_lossy(text))
             }
-            _ => format!("patched node {id}"),
+            Some(PayloadChange::Append(delta)) => format!("appended {} bytes to node {id}", delta.len()),
+            Some(PayloadChange::Fold { deltas, base }) => {
+                format!("folded {deltas} deltas of node {id} into {} bytes", base.len())
+            }
+            Some(PayloadChange::Replace(_)) | None => format!("patched node {id}"),
         },
         Change::NodesRemoved { ids: gone } => format!("removed {}", ids(gone)),
         Change::NodeLocked { id, owner } => format!("locked node {id} for {owner}"),
@@ -43,6 +47,10 @@ fn change(change: &Change) -> String {
             let clients: Vec<u128> = clients.iter().map(|client| client.0).collect();
             format!("forgot {messages} messages, members [{}], clients [{}]", names(members), names(&clients))
         }
+        Change::SettingChanged { key, value: Some(value) } => {
+            format!("set {key} to {}", String::from_utf8_lossy(value))
+        }
+        Change::SettingChanged { key, value: None } => format!("removed the setting {key}"),
     }
 }
 
@@ -55,8 +63,12 @@ pub(crate) fn state(session: &Session, what: &str) -> Vec<String> {
     match what {
         "nodes" => nodes(session),
         "tasks" => tasks(session),
+        "removed" => session.stored_removed_tasks().map(|task| format!("{} by #{}", task.id, task.seq)).collect(),
         "chat" => session.messages().map(|m| format!("{} {}: {}", m.id, m.author, short(&m.text))).collect(),
         "members" => members(session),
+        "settings" => {
+            session.settings().map(|s| format!("{} = {}", s.key, String::from_utf8_lossy(&s.value))).collect()
+        }
         "totals" => vec![format!("{:?}", session.totals())],
         other => panic!("cannot show {other}"),
     }
@@ -83,6 +95,10 @@ fn nodes(session: &Session) -> Vec<String> {
             match &node.payload {
                 Payload::Json(text) => say(format_args!(" {}", short(&String::from_utf8_lossy(text)))),
                 Payload::Bytes { media_type, data } => say(format_args!(" {media_type} of {} bytes", data.len())),
+                Payload::Layered { media_type, base, deltas } => {
+                    let deltas: Vec<_> = deltas.iter().map(|delta| String::from_utf8_lossy(delta)).collect();
+                    say(format_args!(" {media_type} of {} bytes + {}", base.len(), deltas.join(" + ")));
+                }
             }
             line
         })

@@ -1,5 +1,5 @@
-//! Mutational fuzzing of everything that reads bytes from outside: journal, snapshots, pickles, settings, and whole
-//! data directories. The native protocol's target stands beside its parser, in `src/doors/native/fuzz.rs`.
+//! Mutational fuzzing of everything that reads bytes from outside: journal, snapshots, pickles, deltas, settings, and
+//! whole data directories. The native protocol's target stands beside its parser, in `src/doors/native/fuzz.rs`.
 //!
 //! What may be asked of a run is in `campaign`.
 
@@ -8,6 +8,7 @@
 
 mod campaign;
 mod configuration;
+mod delta;
 mod directory;
 mod journal;
 mod pickle;

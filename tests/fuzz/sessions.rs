@@ -37,7 +37,22 @@ fn json(text: &str) -> Payload {
     Payload::Json(Bytes::copy_from_slice(text.as_bytes()))
 }
 
-/// Every sort of operation, in an order in which all of them are accepted.
+fn appended(id: &str, delta: &'static [u8]) -> Operation {
+    let payload = Some(PayloadChange::Append(Bytes::from_static(delta)));
+    let patch = NodePatch { payload, ..NodePatch::default() };
+    Operation::NodePatch { id: NodeId::new(id).unwrap(), patch, if_revision: None }
+}
+
+/// Folds the oldest delta.
+fn folded(id: &str, session: &Session) -> Operation {
+    let id = NodeId::new(id).unwrap();
+    let oldest = session.node(&id).unwrap().payload.deltas().unwrap().get(0).unwrap().revision;
+    let payload = Some(PayloadChange::Fold { deltas: 1, base: Bytes::from_static(b"folded") });
+    let patch = NodePatch { payload, ..NodePatch::default() };
+    Operation::NodePatch { id, patch, if_revision: Some(oldest) }
+}
+
+/// Every sort of operation of a client, in an order in which all of them are accepted.
 fn operations() -> Vec<Operation> {
     let node = |id: &str| NodeId::new(id).unwrap();
     let patch = NodePatch {
@@ -68,25 +83,32 @@ fn operations() -> Vec<Operation> {
         put("bolt", Some("cube"), json(r#"{"a":1}"#)),
         Operation::NodePatch { id: node("bolt"), patch, if_revision: None },
         Operation::NodeLock { id: node("cube") },
-        Operation::TaskPut(task),
         said(Some("c1"), ChatKind::Text, "hello"),
         said(None, ChatKind::Link, "https://example.org/"),
         Operation::MemberSet { metadata: Bytes::from_static(br#"{"color":"red"}"#) },
+        Operation::SettingSet { key: "theme".into(), value: Some(Bytes::from_static(b"{\"dark\":true}")) },
+        appended("cube", b"one"),
+        appended("cube", b"\0two"),
+        Operation::TaskPut(TaskPut { id: TaskId::new("t2").unwrap(), ..task.clone() }),
+        Operation::TaskPut(task),
+        Operation::TaskRemove { id: TaskId::new("t2").unwrap(), if_revision: None },
         Operation::NodeRemove { id: node("bolt"), recursive: true, if_revision: None },
     ]
+}
+
+fn ran(session: &mut Session, name: &str, command: &Command) -> Event {
+    let author = Author { name: MemberName::new(name).unwrap(), role: Role::Admin };
+    let decision = session.decide(command, &author, NOW, &Limits::default()).unwrap();
+    let Decision::New(event) = decision else { panic!("nothing here is said twice") };
+    session.evolve(&event);
+    event
 }
 
 /// A session in which two members did some of everything, and each of its events.
 pub(crate) fn busy() -> (Session, Vec<Event>) {
     let mut session = Session::new();
     let mut events = Vec::new();
-    let mut run = |name: &str, command: Command| {
-        let author = Author { name: MemberName::new(name).unwrap(), role: Role::Admin };
-        let decision = session.decide(&command, &author, NOW, &Limits::default()).unwrap();
-        let Decision::New(event) = decision else { panic!("nothing here is said twice") };
-        session.evolve(&event);
-        events.push(event);
-    };
+    let mut run = |name: &str, command: Command| events.push(ran(&mut session, name, &command));
     for (name, client) in [("alice", 7), ("bob", 8)] {
         run(name, Command::Join { client: ClientId(client) });
     }
@@ -98,6 +120,8 @@ pub(crate) fn busy() -> (Session, Vec<Event>) {
     let batch = vec![put("a", None, json("1")), put("b", Some("a"), json("null"))];
     run("bob", Command::Edit { op: Some(key), operations: batch });
     run("bob", Command::Leave);
+    let fold = Command::Edit { op: None, operations: vec![folded("cube", &session)] };
+    events.push(ran(&mut session, "~hotset", &fold));
     (session, events)
 }
 

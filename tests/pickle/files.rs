@@ -6,8 +6,13 @@ use std::path::PathBuf;
 
 /// A file of the folder with the originals.
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/multi-user", name].iter().collect();
+    let path = fixture_path(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Where a file of that folder is.
+pub(crate) fn fixture_path(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/multi-user", name].iter().collect()
 }
 
 /// A gzip file of that folder, unpacked.
@@ -44,16 +49,13 @@ pub(crate) fn deltas() -> Vec<Vec<u8>> {
     let mut deltas = Vec::new();
     for version in ["5.7.0", "8.1.1"] {
         let text = unpacked(&format!("delta_cases_deepdiff_{version}.json.gz"));
-        let cases: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        find_deltas(&cases, &mut deltas);
+        let cases: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
+        deltas.extend(cases.iter().map(|case| from_hex(case["delta_pickle"].as_str().unwrap())));
     }
     assert!(deltas.len() > 900, "{}", deltas.len());
     deltas
 }
 
-fn find_deltas(cases: &serde_json::Value, found: &mut Vec<Vec<u8>>) {
-    for case in cases.as_array().unwrap() {
-        let hex = case.get("delta_pickle").and_then(|delta| delta.as_str()).unwrap();
-        found.push((0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect());
-    }
+pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
 }

@@ -1,5 +1,12 @@
-//! Pickles against the real thing: files of the old server and the add-on, malicious pickles, and CPython's opinion.
+//! Pickles against the real thing: files of the old server and the add-on, its deltas, malicious pickles,
+//! and CPython's opinion.
 
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod deepdiff;
+#[cfg(test)]
+mod deltas;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]
@@ -10,3 +17,5 @@ mod malicious;
 mod mutants;
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod typed;

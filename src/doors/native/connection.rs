@@ -435,12 +435,16 @@ impl Connection {
 
     /// Lets an edit through, or refuses it here.
     fn admit(&mut self, edit: Edit) -> Option<Edit> {
+        let reserved = translate::reserved(&edit.work);
+        let reserved = reserved.map(|why| (why.code(), why.to_string()));
         let (code, message) = if edit.op <= self.last_op {
             ("op_out_of_order", "op must be larger than every one sent before on this connection")
         } else if self.socket.stream.outbox().unanswered() >= PENDING_MAX {
             ("too_many_pending", "too many operations are unanswered: wait for their acks")
         } else if !self.pace.operations(weight(&edit.work), clock::instant()) {
             ("rate_limited", "too many operations per second: slow down")
+        } else if let Some((code, why)) = &reserved {
+            (*code, why.as_str())
         } else {
             self.last_op = edit.op;
             self.socket.stream.outbox().taken();

@@ -3,8 +3,8 @@
 use super::frame::{self, Body, Format, FrameWriter};
 use crate::live::{Frames, Signal};
 use crate::session::{
-    Change, ChatDraft, ChatMessage, Event, Member, Node, NodeId, NodePatch, NodePut, Payload, PayloadChange, Task,
-    TaskPatch, TaskPut,
+    Change, ChatDraft, ChatMessage, Deltas, Event, Member, Node, NodeId, NodePatch, NodePut, Payload, PayloadChange,
+    Setting, Task, TaskPatch, TaskPut,
 };
 use bytes::Bytes;
 use serde::Serialize;
@@ -148,21 +148,51 @@ impl Object {
                 self.key("payload");
                 self.body.splice(text);
             }
-            (Payload::Bytes { media_type, data }, Format::Json) => {
-                self.field("media_type", &**media_type);
-                self.key("payload_base64");
-                self.body.base64(data);
-            }
             (Payload::Json(bytes), Format::Binary) => {
                 self.field("payload_bytes", &bytes.len());
                 self.body.attach(bytes);
             }
-            (Payload::Bytes { media_type, data }, Format::Binary) => {
+            (Payload::Bytes { media_type, data }, _) => {
                 self.field("media_type", &**media_type);
-                self.field("payload_bytes", &data.len());
+                self.bytes("payload", data);
+            }
+            (Payload::Layered { media_type, base, deltas }, _) => {
+                self.field("media_type", &**media_type);
+                self.bytes("payload", base);
+                self.deltas(deltas);
+            }
+        }
+    }
+
+    /// Bytes as base64, or as the number of raw ones.
+    fn bytes(&mut self, name: &str, data: &Bytes) {
+        match self.body.format() {
+            Format::Json => {
+                self.key(&format!("{name}_base64"));
+                self.body.base64(data);
+            }
+            Format::Binary => {
+                self.field(&format!("{name}_bytes"), &data.len());
                 self.body.attach(data);
             }
         }
+    }
+
+    fn deltas(&mut self, deltas: &Deltas) {
+        if self.body.format() == Format::Binary {
+            self.field("deltas_bytes", &deltas.iter().map(Bytes::len).collect::<Vec<_>>());
+            deltas.iter().for_each(|delta| self.body.attach(delta));
+            return;
+        }
+        self.begin_array("deltas_base64");
+        for delta in deltas.iter() {
+            if !self.first {
+                self.body.text().push(b',');
+            }
+            self.first = false;
+            self.body.base64(delta);
+        }
+        self.end_array();
     }
 
     fn json(&mut self, name: &str, text: &Bytes) {
@@ -195,7 +225,15 @@ fn event_body(format: Format, event: &Event) -> Body {
 fn write_change(out: &mut Object, event: &Event, change: &Change) {
     match change {
         Change::NodePut(put) => write_node_put(out, put),
-        Change::NodePatched { id, patch } => write_node_patch(out, id, patch),
+        Change::NodePatched { id, patch } => match &patch.payload {
+            Some(PayloadChange::Fold { deltas, base }) => {
+                out.field("do", "node.fold");
+                out.field("id", id.as_str());
+                out.field("deltas", deltas);
+                out.bytes("base", base);
+            }
+            _ => write_node_patch(out, id, patch),
+        },
         Change::NodesRemoved { ids: removed } => {
             out.field("do", "node.remove");
             out.field("ids", &ids(removed));
@@ -238,6 +276,11 @@ fn write_change(out: &mut Object, event: &Event, change: &Change) {
             out.field("do", "session.restore");
             out.field("source", &**source);
         }
+        Change::SettingChanged { key, value } => {
+            out.field("do", "session.set");
+            out.field("key", &**key);
+            out.json("value", value.as_ref().unwrap_or(&Bytes::from_static(b"null")));
+        }
         Change::Forgotten { .. } => {}
     }
 }
@@ -279,6 +322,9 @@ fn write_node_patch(out: &mut Object, id: &NodeId, patch: &NodePatch) {
         Some(PayloadChange::Replace(payload)) => out.payload(payload),
         Some(PayloadChange::Merge(patch)) => out.json("merge", patch),
         Some(PayloadChange::Patch(patch)) => out.json("patch", patch),
+        Some(PayloadChange::Append(delta)) => out.bytes("append", delta),
+        // Written as a change of its own: it is no change of the node's meaning.
+        Some(PayloadChange::Fold { .. }) => {}
     }
 }
 
@@ -330,6 +376,11 @@ pub(super) fn write_node(out: &mut Object, node: &Node) {
     out.field("owner", &node.owner.as_ref().map(crate::session::MemberName::as_str));
     out.field("revision", &node.revision);
     out.payload(&node.payload);
+}
+
+pub(super) fn write_setting(out: &mut Object, setting: &Setting) {
+    out.field("key", &*setting.key);
+    out.json("value", &setting.value);
 }
 
 pub(super) fn write_task(out: &mut Object, task: &Task) {

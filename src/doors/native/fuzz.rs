@@ -6,18 +6,16 @@ use super::frame::Format;
 use super::message::Incoming;
 use super::replies;
 use super::translate::{ClientMessage, client_message};
+use crate::doors::campaign::{Chance, cases};
 use crate::live::{Edit, Refusal, Work};
-use crate::session::stored::{Loading, MemberV1, MessageV1, MetaV1, NodeV1, TaskV1};
+use crate::session::stored::{Loading, MemberV1, MessageV1, MetaV1, NodeV1, SettingV1, TaskV1};
 use crate::session::{
-    Author, ClientId, Command, Decision, Event, Limits, MemberName, OpKey, Rejection, Role, Session, Timestamp,
+    Author, ClientId, Command, Decision, Event, Limits, MemberName, NodePatch, OpKey, Operation, PayloadChange,
+    Rejection, Role, Session, Timestamp,
 };
 use bytes::Bytes;
-use campaign::{Chance, cases};
 use serde_json::Value;
 use std::sync::Arc;
-
-#[path = "../../../tests/fuzz/campaign.rs"]
-mod campaign;
 
 /// Most bytes of text in an answer to something that is refused.
 const REFUSAL_BYTES_MAX: usize = 2_000;
@@ -43,6 +41,9 @@ const OPERATIONS: &[&str] = &[
     r#"{"do":"chat.post","text":"hello \ud83d\ude00"}"#,
     r#"{"do":"chat.post","kind":"link","text":"https://example.org/","id":"c"}"#,
     r#"{"do":"member.set","metadata":{"colour":"red","gone":null}}"#,
+    r#"{"do":"session.set","key":"theme","value":{"dark":true,"size":[1]}}"#,
+    r#"{"do":"session.set","key":"multi-user.initialised","value":true}"#,
+    r#"{"do":"session.set","key":"theme"}"#,
     r#"{"do":"session.save"}"#,
 ];
 
@@ -182,7 +183,9 @@ fn can_be_read(event: &Event) {
         assert_eq!(read["seq"], event[0].seq);
     }
     let read: Value = serde_json::from_slice(header).unwrap();
-    let taken = read["changes"].as_array().unwrap().iter().filter_map(|change| change["payload_bytes"].as_u64());
+    let counts = ["payload_bytes", "append_bytes", "base_bytes"];
+    let taken = read["changes"].as_array().unwrap().iter();
+    let taken = taken.flat_map(|change| counts.iter().filter_map(|count| change[*count].as_u64()));
     assert_eq!(taken.sum::<u64>(), raw.len() as u64, "all raw bytes are accounted for");
 }
 
@@ -196,6 +199,8 @@ fn can_be_stored(session: &Session) {
         loading.messages(session.messages().map(|message| MessageV1::from(&**message)).collect())?;
         loading.members(session.members().map(|member| MemberV1::from(&**member)).collect())?;
         loading.operations(session.stored_operations().collect())?;
+        loading.removed_tasks(session.stored_removed_tasks().collect())?;
+        loading.settings(session.settings().map(|setting| SettingV1::from(&**setting)).collect())?;
         loading.finish()
     };
     assert_eq!(load().as_ref(), Ok(session));
@@ -251,6 +256,28 @@ impl Room {
     }
 }
 
+impl Room {
+    /// What another door does to payloads: one grows, or what has grown is folded.
+    fn grow(&mut self, chance: &mut Chance) {
+        let nodes: Vec<_> = self.session.nodes().filter(|node| node.payload.media_type().is_some()).cloned().collect();
+        if nodes.is_empty() {
+            return;
+        }
+        let node = chance.one_of(&nodes);
+        let delta = PayloadChange::Append(vec![7; chance.below(9)].into());
+        let patch = NodePatch { payload: Some(delta), ..NodePatch::default() };
+        let append = Operation::NodePatch { id: node.id.clone(), patch, if_revision: None };
+        let fold = Operation::fold(node, vec![8; chance.below(9)].into());
+        let operation = fold.filter(|_| chance.once_in(2)).unwrap_or(append);
+        let member = std::mem::replace(&mut self.author, Author { name: MemberName::daemon(), role: Role::Admin });
+        match self.run(&Command::Edit { op: None, operations: vec![operation] }) {
+            Ok(()) | Err(Rejection::LimitExceeded { .. }) => {}
+            Err(other) => panic!("it fits: {other}"),
+        }
+        self.author = member;
+    }
+}
+
 #[test]
 fn damaged_messages_are_refused_or_leave_a_sound_session() {
     cases("native protocol", |chance| {
@@ -262,6 +289,9 @@ fn damaged_messages_are_refused_or_leave_a_sound_session() {
             let format = *chance.one_of(&[Format::Json, Format::Binary]);
             let message = message(format, chance, op);
             accepted |= room.take(format, message);
+            if chance.once_in(4) {
+                room.grow(chance);
+            }
         }
         can_be_stored(&room.session);
         accepted

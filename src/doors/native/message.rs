@@ -132,6 +132,10 @@ pub(super) struct RawOperation<'a> {
     pub(super) patch: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) metadata: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) key: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) value: Option<&'a RawValue>,
 }
 
 /// The fields that a patch sets; a field that is absent stays, one that is `null` is emptied.

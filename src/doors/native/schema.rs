@@ -100,10 +100,33 @@ enum ChatKind {
     Code,
 }
 
-/// The content of a node: at most one of the three forms.
+/// The content of a node: one of the three forms, and what was appended to it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[expect(clippy::struct_field_names, reason = "the names are those of the protocol")]
 struct Payload {
+    /// JSON.
+    #[serde(default, deserialize_with = "super::message::present", skip_serializing_if = "Option::is_none")]
+    payload: Option<Value>,
+    /// What the bytes are; absent = JSON text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<String>,
+    /// Bytes, as base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload_base64: Option<String>,
+    /// Binary format: so many of the raw bytes after the header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload_bytes: Option<u64>,
+    /// What was appended to those bytes, oldest first, each as base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deltas_base64: Option<Vec<String>>,
+    /// Binary format: likewise, each as so many of the raw bytes after the header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deltas_bytes: Option<Vec<u64>>,
+}
+
+/// The content of a node as it is put: at most one of the three forms.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+struct NewPayload {
     /// JSON.
     #[serde(default, deserialize_with = "super::message::present", skip_serializing_if = "Option::is_none")]
     payload: Option<Value>,
@@ -146,7 +169,7 @@ enum Operation {
         dependencies: Vec<String>,
         /// Its content.
         #[serde(flatten)]
-        payload: Payload,
+        payload: NewPayload,
         /// Refuse unless the node has this revision; 0 = unless it does not exist.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         if_revision: Option<u64>,
@@ -161,7 +184,7 @@ enum Operation {
         set: Fields,
         /// Replaces the content.
         #[serde(flatten)]
-        payload: Payload,
+        payload: NewPayload,
         /// RFC 7396.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         merge: Option<Value>,
@@ -257,6 +280,15 @@ enum Operation {
         /// A JSON object.
         metadata: Fields,
     },
+    /// Sets or removes a setting of the session. Admins only.
+    #[serde(rename = "session.set")]
+    SessionSet {
+        /// Which: 1 to 64 bytes; those beginning with `multi-user.` are the server's.
+        key: String,
+        /// Any JSON, up to 64 KiB; null or absent removes it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<Value>,
+    },
     /// Saves now.
     #[serde(rename = "session.save")]
     SessionSave {},
@@ -310,6 +342,9 @@ enum ServerMessage {
         /// Members, online or remembered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         members: Option<Vec<Member>>,
+        /// Settings of the session.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        settings: Option<Vec<Setting>>,
         /// Nodes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nodes: Option<Vec<Node>>,
@@ -413,18 +448,37 @@ enum Change {
         order: Option<f64>,
         dependencies: Vec<String>,
         #[serde(flatten)]
-        payload: Payload,
+        payload: NewPayload,
     },
     #[serde(rename = "node.patch")]
     NodePatch {
         id: String,
         set: Fields,
         #[serde(flatten)]
-        payload: Payload,
+        payload: NewPayload,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         merge: Option<Value>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         patch: Option<Vec<Value>>,
+        /// Bytes that were appended to the payload as one more delta, as base64.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        append_base64: Option<String>,
+        /// Binary format: likewise, as so many of the raw bytes after the header.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        append_bytes: Option<u64>,
+    },
+    /// The payload's first deltas are part of its bytes now; it means what it meant, and `revision` stays.
+    #[serde(rename = "node.fold")]
+    NodeFold {
+        id: String,
+        /// How many deltas are gone.
+        deltas: u64,
+        /// The new bytes, as base64.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base_base64: Option<String>,
+        /// Binary format: likewise, as so many of the raw bytes after the header.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base_bytes: Option<u64>,
     },
     /// The node asked for, and everything below it.
     #[serde(rename = "node.remove")]
@@ -454,6 +508,12 @@ enum Change {
     MemberLeave { name: String },
     #[serde(rename = "member.set")]
     MemberSet { name: String, metadata: Fields },
+    #[serde(rename = "session.set")]
+    SessionSet {
+        key: String,
+        /// Null: it is gone.
+        value: Value,
+    },
     /// Everybody is offline, every lock is released.
     #[serde(rename = "session.restore")]
     SessionRestore { source: String },
@@ -474,6 +534,14 @@ struct Node {
     revision: u64,
     #[serde(flatten)]
     payload: Payload,
+}
+
+/// A setting of the state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+struct Setting {
+    key: String,
+    /// Any JSON but null.
+    value: Value,
 }
 
 /// A task of the state.
@@ -557,6 +625,10 @@ mod tests {
             json!({"do":"chat.post","text":"hello"}),
             json!({"do":"chat.post","id":"c1","kind":"code","text":"1 + 1"}),
             json!({"do":"member.set","metadata":{"color":"red"}}),
+            json!({"do":"session.set","key":"theme","value":{"dark":true}}),
+            json!({"do":"session.set","key":"view","value":[1]}),
+            json!({"do":"session.set","key":"theme"}),
+            json!({"do":"session.set","key":"nothing","value":null}),
             json!({"do":"node.remove","id":"room","recursive":true}),
         ]
     }
@@ -575,17 +647,53 @@ mod tests {
 
     /// The text of each framed message (all below 64 KiB).
     fn texts(frames: &[bytes::Bytes]) -> Vec<String> {
+        framed(frames).into_iter().map(|message| String::from_utf8(message).unwrap()).collect()
+    }
+
+    fn framed(frames: &[bytes::Bytes]) -> Vec<Vec<u8>> {
         let bytes = frames.concat();
-        let (mut at, mut texts) = (0, Vec::new());
+        let (mut at, mut messages) = (0, Vec::new());
         while at < bytes.len() {
             let (len, head) = match bytes[at + 1] {
                 126 => (usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]])), 4),
                 short => (usize::from(short), 2),
             };
-            texts.push(String::from_utf8(bytes[at + head..at + head + len].to_vec()).unwrap());
+            messages.push(bytes[at + head..at + head + len].to_vec());
             at += head + len;
         }
-        texts
+        messages
+    }
+
+    /// The header and the raw bytes of each framed binary message (all below 64 KiB).
+    fn texts_and_raw(frames: &[bytes::Bytes]) -> impl Iterator<Item = (String, Vec<u8>)> {
+        framed(frames).into_iter().map(|message| {
+            let header = u32::from_le_bytes(message[..4].try_into().unwrap()) as usize;
+            let (text, raw) = message[4..].split_at(header);
+            (String::from_utf8(text.to_vec()).unwrap(), raw.to_vec())
+        })
+    }
+
+    fn played(session: &mut Session, command: &Command, author: &Author) -> Arc<Event> {
+        let decision = session.decide(command, author, Timestamp(7), &Limits::default());
+        let Ok(Decision::New(event)) = decision else { panic!("{command:?}: {decision:?}") };
+        session.evolve(&event);
+        Arc::new(event)
+    }
+
+    /// What no native client asks for, and all of them are told.
+    fn unasked() -> Vec<Command> {
+        let id = || session::NodeId::new("raw").unwrap();
+        let edit = |payload, if_revision| {
+            let patch = session::NodePatch { payload: Some(payload), ..session::NodePatch::default() };
+            let operations = vec![session::Operation::NodePatch { id: id(), patch, if_revision }];
+            Command::Edit { op: None, operations }
+        };
+        let revision = operations().len() as u64 + 3;
+        vec![
+            edit(session::PayloadChange::Append("one".into()), None),
+            edit(session::PayloadChange::Append("two".into()), None),
+            edit(session::PayloadChange::Fold { deltas: 1, base: "base".into() }, Some(revision)),
+        ]
     }
 
     fn play() -> (Session, Vec<Arc<Event>>) {
@@ -601,10 +709,11 @@ mod tests {
         }
         commands.push(Command::Leave);
         for command in commands {
-            let decision = session.decide(&command, &author, Timestamp(7), &Limits::default());
-            let Ok(Decision::New(event)) = decision else { panic!("{command:?}: {decision:?}") };
-            session.evolve(&event);
-            events.push(Arc::new(event));
+            events.push(played(&mut session, &command, &author));
+        }
+        for command in unasked() {
+            let daemon = Author { name: MemberName::daemon(), role: session::Role::Admin };
+            events.push(played(&mut session, &command, &daemon));
         }
         let restored = Event::restored(session.seq() + 1, Timestamp(8), "a backup");
         session.evolve(&restored);
@@ -629,9 +738,10 @@ mod tests {
     #[test]
     fn what_the_door_writes_is_what_the_schema_says() {
         let (_, events) = play();
-        let texts = texts(&encode::events_json(&events).parts);
-        assert_eq!(texts.len(), events.len());
-        for text in texts {
+        let json = texts(&encode::events_json(&events).parts);
+        let binary: Vec<String> = texts_and_raw(&encode::events_binary(&events).parts).map(|(text, _)| text).collect();
+        assert_eq!((json.len(), binary.len()), (events.len(), events.len()));
+        for text in json.into_iter().chain(binary) {
             let written: Value = serde_json::from_str(&text).unwrap();
             let typed: ServerMessage = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(
@@ -643,8 +753,36 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_grow_are_written_in_both_formats() {
+        let (session, events) = play();
+        let [.., append, _, fold, _] = &events[..] else { panic!("there are more") };
+        let change = |text: &str| serde_json::from_str::<Value>(text).unwrap()["changes"][0].clone();
+        let shown = |event: &Arc<Event>| change(&texts(&encode::events_json(std::slice::from_ref(event)).parts)[0]);
+        assert_eq!(shown(append), json!({"do":"node.patch","id":"raw","set":{},"append_base64":"b25l"}));
+        assert_eq!(shown(fold), json!({"do":"node.fold","id":"raw","deltas":1,"base_base64":"YmFzZQ=="}));
+        let raw = |event: &Arc<Event>| {
+            let frames = encode::events_binary(std::slice::from_ref(event)).parts;
+            let (text, raw) = texts_and_raw(&frames).next().unwrap();
+            (change(&text), String::from_utf8(raw).unwrap())
+        };
+        let appended = json!({"do":"node.patch","id":"raw","set":{},"append_bytes":3});
+        assert_eq!(raw(append), (appended, "one".to_owned()));
+        assert_eq!(raw(fold).1, "base");
+        let parts =
+            |format| super::super::state_parts::StateParts::new(Box::new(session.clone())).next(format).unwrap();
+        let node = |text: &str| serde_json::from_str::<Value>(text).unwrap()["nodes"][1].clone();
+        let node_json = node(&texts(&parts(Format::Json))[0]);
+        assert_eq!((&node_json["payload_base64"], &node_json["deltas_base64"]), (&json!("YmFzZQ=="), &json!(["dHdv"])));
+        let (text, raw) = texts_and_raw(&parts(Format::Binary)).next().unwrap();
+        assert_eq!((&node(&text)["payload_bytes"], &node(&text)["deltas_bytes"]), (&json!(4), &json!([3])));
+        assert_eq!(raw, b"[1]basetwo", "the chair's comes first");
+    }
+
+    #[test]
     fn state_parts_are_what_the_schema_says() {
         let (session, _) = play();
+        let grown = session.nodes().find(|node| node.payload.deltas().is_some());
+        assert!(grown.is_some() && session.settings().next().is_some(), "there is something of everything");
         let mut parts = super::super::state_parts::StateParts::new(Box::new(session));
         while let Some(part) = parts.next(Format::Json) {
             for text in texts(&part) {

@@ -2,7 +2,7 @@
 
 use super::encode::{self, Object};
 use super::frame::{Format, FrameWriter, Piece};
-use crate::session::{ChatMessage, Member, Node, Session, Task};
+use crate::session::{ChatMessage, Member, Node, Session, Setting, Task};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub(super) struct StateParts {
 /// The kind of entry that comes next, after this one.
 enum Place {
     Members(Option<Arc<Member>>),
+    Settings(Option<Arc<Setting>>),
     Nodes(Option<Arc<Node>>),
     Tasks(Option<Arc<Task>>),
     Chat(Option<Arc<ChatMessage>>),
@@ -31,7 +32,7 @@ enum Place {
 impl StateParts {
     pub(super) fn new(state: Box<Session>) -> Self {
         let totals = state.totals();
-        let total = totals.members + totals.nodes + totals.tasks + totals.messages;
+        let total = totals.members + totals.settings + totals.nodes + totals.tasks + totals.messages;
         Self { state, place: Some(Place::Members(None)), pieces: VecDeque::new(), done: 0, total }
     }
 
@@ -98,7 +99,12 @@ impl StateParts {
             Place::Members(last) => {
                 let rest = state.members_after(last.as_ref().map(|member| &member.name));
                 let last = write_all(part, "members", rest, encode::write_member, done);
-                Filled::after(last, Place::Members, Some(Place::Nodes(None)))
+                Filled::after(last, Place::Members, Some(Place::Settings(None)))
+            }
+            Place::Settings(last) => {
+                let rest = state.settings_after(last.as_ref().map(|setting| &setting.key));
+                let last = write_all(part, "settings", rest, encode::write_setting, done);
+                Filled::after(last, Place::Settings, Some(Place::Nodes(None)))
             }
             Place::Nodes(last) => {
                 let rest = state.nodes_after(last.as_ref().map(|node| &node.id));

@@ -4,8 +4,8 @@ use super::PING_ID_BYTES_MAX;
 use super::message::{self, BadMessage, Envelope, Incoming, RawOperation, RawSet, base64};
 use crate::live::{Edit, Work};
 use crate::session::{
-    ChatDraft, ChatId, ChatKind, InvalidId, NodeId, NodePatch, NodePut, Operation, Payload, PayloadChange, TaskId,
-    TaskPatch, TaskPut, TaskStatus,
+    ChatDraft, ChatId, ChatKind, InvalidId, NodeId, NodePatch, NodePut, Operation, Payload, PayloadChange, Rejection,
+    TaskId, TaskPatch, TaskPut, TaskStatus, is_blender_media_type,
 };
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -93,9 +93,29 @@ fn operation(mut raw: RawOperation<'_>, incoming: &mut Incoming) -> Result<Opera
             let metadata = raw.metadata.ok_or("metadata is missing")?;
             Ok(Operation::MemberSet { metadata: incoming.keep(metadata.get()) })
         }
+        "session.set" => {
+            let value = raw.value.map(|value| incoming.keep(value.get()));
+            Ok(Operation::SettingSet { key: shared(Some(raw.key.as_ref().ok_or("key is missing")?)), value })
+        }
         "session.save" => Err("session.save cannot be part of a batch".to_owned()),
         other => Err(format!("unknown operation {other:?}")),
     }
+}
+
+/// Why such operations are refused to every native client: what the door for Blender checks before it takes it is not
+/// to come in through this one.
+pub(super) fn reserved(work: &Work) -> Option<Rejection> {
+    let Work::Operations(operations) = work else { return None };
+    let media_type = operations.iter().find_map(|operation| {
+        let (Operation::NodePut(NodePut { payload, .. })
+        | Operation::NodePatch { patch: NodePatch { payload: Some(PayloadChange::Replace(payload)), .. }, .. }) =
+            operation
+        else {
+            return None;
+        };
+        payload.media_type().filter(|media_type| is_blender_media_type(media_type))
+    })?;
+    Some(Rejection::Reserved(format!("the media type {media_type:?}")))
 }
 
 fn named<T>(field: &str, id: Result<T, InvalidId>) -> Result<T, String> {

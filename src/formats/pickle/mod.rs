@@ -16,9 +16,9 @@ mod violation;
 mod write;
 
 pub use json::to_json;
-pub use policy::{AllowedClass, Limits, Policy, StateShape, Use};
+pub use policy::{AllowedClass, Limits, Pickler, Policy, StateShape, Use};
 pub use read::read;
-pub use scan::{Scan, scan};
+pub use scan::{Scan, scan, texts_of};
 pub use value::{Class, Object, Value};
 pub use violation::{Reason, Violation};
-pub use write::{WriteError, write};
+pub use write::{WriteError, write, write_listed};

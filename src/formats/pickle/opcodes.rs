@@ -1,6 +1,6 @@
 //! The opcodes: cuts a pickle into instructions and checks all that can be checked without a stack.
 
-use super::policy::Limits;
+use super::policy::{Limits, Pickler, Policy};
 use super::violation::{Reason, Violation, escape};
 
 /// One instruction. Only those that some policy can allow have a form here.
@@ -66,12 +66,13 @@ pub(super) struct Opcodes<'a> {
     frame_end: usize,
     pub protocol: u8,
     pub count: u64,
+    pickler: Pickler,
     limits: Limits,
 }
 
 impl<'a> Opcodes<'a> {
-    pub(super) fn new(bytes: &'a [u8], limits: Limits) -> Self {
-        Self { bytes, at: 0, frame_end: 0, protocol: 1, count: 0, limits }
+    pub(super) fn new(bytes: &'a [u8], policy: &Policy) -> Self {
+        Self { bytes, at: 0, frame_end: 0, protocol: 1, count: 0, pickler: policy.pickler, limits: policy.limits }
     }
 
     /// The next instruction that concerns the stack or the memo. After `Stop` there is none.
@@ -114,6 +115,8 @@ impl<'a> Opcodes<'a> {
             return Ok(false);
         }
         if let Op::Stop = op {
+            // It may declare none.
+            self.check_protocol(self.protocol)?;
             self.check_end()?;
         }
         Ok(true)
@@ -135,6 +138,9 @@ impl<'a> Opcodes<'a> {
     }
 
     fn decode(&mut self, code: u8) -> Result<Op<'a>, Reason> {
+        if self.pickler == Pickler::CPython4 && matches!(code, b'0' | b'1' | b'2' | b'q' | b'r') {
+            return Err(Reason::ForbiddenOpcode);
+        }
         let needed = protocol_of(code);
         if needed > self.protocol && code != PROTO {
             return Err(Reason::NewerOpcode(needed));
@@ -191,7 +197,18 @@ impl<'a> Opcodes<'a> {
 
     fn protocol(&mut self) -> Result<u8, Reason> {
         let [protocol] = self.array()?;
-        if (2..=5).contains(&protocol) { Ok(protocol) } else { Err(Reason::Protocol(protocol)) }
+        if !(2..=5).contains(&protocol) {
+            return Err(Reason::Protocol(protocol));
+        }
+        self.check_protocol(protocol)?;
+        Ok(protocol)
+    }
+
+    fn check_protocol(&self, protocol: u8) -> Result<(), Reason> {
+        match self.pickler {
+            Pickler::CPython4 if protocol != 4 => Err(Reason::Protocol(protocol)),
+            Pickler::CPython4 | Pickler::Any => Ok(()),
+        }
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], Reason> {

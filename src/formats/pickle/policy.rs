@@ -5,12 +5,23 @@
 pub struct Policy {
     /// For logs: which rules these are, for example `data-only/1`. Changes whenever a rule changes.
     pub version: &'static str,
+    /// Whose opcodes are allowed.
+    pub pickler: Pickler,
     /// The classes that may be named.
     pub classes: &'static [AllowedClass],
     /// The persistent ids that may be used, as exact texts.
     pub persistent_ids: &'static [&'static str],
     /// How large it may be.
     pub limits: Limits,
+}
+
+/// Whose opcodes are allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pickler {
+    /// Any that writes one of the protocols 2 to 5, also by hand.
+    Any,
+    /// CPython's, in protocol 4: neither POP, POP_MARK and DUP nor PUT.
+    CPython4,
 }
 
 /// One class that a pickle may name: an exact pair, compared byte for byte.
@@ -90,16 +101,27 @@ impl Limits {
 
 impl Policy {
     /// Plain data and no class at all: every message of the Multi-User add-on but one, and the `.db` files.
-    pub const DATA_ONLY: Self =
-        Self { version: "data-only/1", classes: &[], persistent_ids: &[], limits: Limits::MESSAGE };
+    pub const DATA_ONLY: Self = Self {
+        version: "data-only/1",
+        pickler: Pickler::Any,
+        classes: &[],
+        persistent_ids: &[],
+        limits: Limits::MESSAGE,
+    };
 
     /// Plain data, in a file that holds a whole session.
-    pub const DATA_FILE: Self =
-        Self { version: "data-file/1", classes: &[], persistent_ids: &[], limits: Limits::SESSION_FILE };
+    pub const DATA_FILE: Self = Self {
+        version: "data-file/1",
+        pickler: Pickler::Any,
+        classes: &[],
+        persistent_ids: &[],
+        limits: Limits::SESSION_FILE,
+    };
 
     /// What the old server's `session_snapshot.pkl` names.
     pub const LEGACY_SNAPSHOT: Self = Self {
         version: "legacy-snapshot/1",
+        pickler: Pickler::Any,
         classes: &[
             AllowedClass {
                 module: "replication.repository",
@@ -119,6 +141,7 @@ impl Policy {
     /// What the delta in a Multi-User commit names, as the two versions of deepdiff in use write it.
     pub const COMMIT_DELTA: Self = Self {
         version: "commit-delta/1",
+        pickler: Pickler::Any,
         classes: &[
             reference("int"),
             reference("float"),
@@ -138,6 +161,22 @@ impl Policy {
         ],
         persistent_ids: &["<<NoneType>>"],
         limits: Limits::MESSAGE,
+    };
+
+    /// What Multi-User clients send, but for deltas. A whole file may be one bytes value.
+    pub const MESSAGE: Self = Self {
+        version: "message/1",
+        pickler: Pickler::CPython4,
+        limits: Limits { string_bytes: 256 << 20, ..Limits::MESSAGE },
+        ..Self::DATA_ONLY
+    };
+
+    /// The delta in a commit that Multi-User clients send.
+    pub const MESSAGE_DELTA: Self = Self {
+        version: "message-delta/1",
+        classes: Self::COMMIT_DELTA.classes,
+        persistent_ids: Self::COMMIT_DELTA.persistent_ids,
+        ..Self::MESSAGE
     };
 
     /// The place of a class in the list, if it is there.

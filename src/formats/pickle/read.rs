@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Scans a pickle and reads it. Values of kind `bytes` share the input's memory; shared parts are built once.
 pub fn read(bytes: &Bytes, policy: &Policy) -> Result<Value, Violation> {
     scan(bytes, policy)?;
-    let mut opcodes = Opcodes::new(bytes, policy.limits);
+    let mut opcodes = Opcodes::new(bytes, policy);
     let mut builder = Builder { bytes, stack: Vec::new(), marks: Vec::new(), memo: Vec::new(), used: 0, parts: vec![] };
     loop {
         let step = opcodes.next()?;

@@ -27,22 +27,41 @@ pub struct Scan {
 
 /// Decides whether a pickle may pass. One pass, in time linear to the input; memory only for bytes received.
 pub fn scan(bytes: &[u8], policy: &Policy) -> Result<Scan, Violation> {
+    run(bytes, policy, [""; 0]).map(|(scan, [])| scan)
+}
+
+/// As [`scan()`], and what a pickle that is a dict has under these keys, where that is a text. Nothing else of it is
+/// built, however large it is.
+pub fn texts_of<'a, const N: usize>(
+    bytes: &'a [u8],
+    policy: &Policy,
+    keys: [&str; N],
+) -> Result<[Option<&'a str>; N], Violation> {
+    run(bytes, policy, keys).map(|(_, texts)| texts)
+}
+
+fn run<'a, const N: usize>(
+    bytes: &'a [u8],
+    policy: &Policy,
+    keys: [&str; N],
+) -> Result<(Scan, [Option<&'a str>; N]), Violation> {
     if u32::try_from(bytes.len()).is_err() {
         let reason = Reason::Limit { what: "bytes", max: u64::from(u32::MAX) };
         return Err(Violation { opcode: "begin", offset: 0, name: None, reason });
     }
-    let mut opcodes = Opcodes::new(bytes, policy.limits);
-    let mut machine = Machine::new(bytes, policy);
+    let mut opcodes = Opcodes::new(bytes, policy);
+    let mut machine = Machine::new(bytes, policy, keys);
     loop {
         let step = opcodes.next()?;
         if let Some(finished) = machine.run(&step).map_err(|refusal| refusal.at(&step))? {
-            return Ok(Scan {
+            let scan = Scan {
                 protocol: opcodes.protocol,
                 opcodes: opcodes.count,
                 nesting: machine.stack.deepest,
                 expanded_bytes: finished.size,
                 classes: machine.classes_named(),
-            });
+            };
+            return Ok((scan, machine.texts));
         }
     }
 }
@@ -66,16 +85,20 @@ impl From<Reason> for Refusal {
 }
 
 /// Runs instructions: those about classes itself, all others on the stack.
-struct Machine<'a, 'p> {
+struct Machine<'a, 'p, 'k, const N: usize> {
     bytes: &'a [u8],
     policy: &'p Policy,
     stack: Stack<'p>,
     named: Vec<bool>,
+    keys: [&'k str; N],
+    /// What the value at the bottom of the stack has under the keys: at the end that is the whole value.
+    texts: [Option<&'a str>; N],
 }
 
-impl<'a, 'p> Machine<'a, 'p> {
-    fn new(bytes: &'a [u8], policy: &'p Policy) -> Self {
-        Self { bytes, policy, stack: Stack::new(policy, bytes.len()), named: vec![false; policy.classes.len()] }
+impl<'a, 'p, 'k, const N: usize> Machine<'a, 'p, 'k, N> {
+    fn new(bytes: &'a [u8], policy: &'p Policy, keys: [&'k str; N]) -> Self {
+        let (stack, named) = (Stack::new(policy, bytes.len()), vec![false; policy.classes.len()]);
+        Self { bytes, policy, stack, named, keys, texts: [None; N] }
     }
 
     fn classes_named(&self) -> Vec<Class> {
@@ -85,6 +108,9 @@ impl<'a, 'p> Machine<'a, 'p> {
 
     /// Runs one instruction; at the end it gives the whole value's measure.
     fn run(&mut self, step: &Step<'a>) -> Result<Option<Part>, Refusal> {
+        if self.stack.is_empty() {
+            self.texts = [None; N];
+        }
         let scalar = Slot::Scalar { size: u32::try_from(step.end - step.start).unwrap_or(u32::MAX) };
         match step.op {
             Op::Stop => return self.finish().map(Some),
@@ -103,10 +129,10 @@ impl<'a, 'p> Machine<'a, 'p> {
                 let count = self.stack.above_mark()?;
                 self.stack.append(count)?;
             }
-            Op::SetItem => self.stack.set_items(2)?,
+            Op::SetItem => self.set_items(2)?,
             Op::SetItems => {
                 let count = self.stack.above_mark()?;
-                self.stack.set_items(count)?;
+                self.set_items(count)?;
             }
             Op::AddItems => self.stack.add_items()?,
             Op::FrozenSet => {
@@ -137,7 +163,24 @@ impl<'a, 'p> Machine<'a, 'p> {
         if !self.stack.is_empty() {
             return Err(Reason::LeftOver.into());
         }
+        if !self.stack.is_dict(value) {
+            self.texts = [None; N];
+        }
         Ok(self.stack.take_in(value)?)
+    }
+
+    fn set_items(&mut self, count: usize) -> Result<(), Reason> {
+        if N > 0 && self.stack.fills_bottom(count) {
+            for nth in (0..count / 2).rev() {
+                let [key, value] = self.stack.pair_from_top(nth);
+                let key = self.text_of(key);
+                let place = self.keys.iter().position(|wanted| key == Some(wanted));
+                if let Some(place) = place {
+                    self.texts[place] = self.text_of(value);
+                }
+            }
+        }
+        self.stack.set_items(count)
     }
 
     fn text_of(&self, slot: Slot) -> Option<&'a str> {
@@ -236,5 +279,29 @@ impl<'a, 'p> Machine<'a, 'p> {
             return Err(Refusal { reason: Reason::NotListed, name: Some(escape(&[id.as_bytes()])) });
         }
         Ok(self.stack.push(Slot::Scalar { size: 2 })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(pickle: &[u8]) -> Option<&str> {
+        let [text] = texts_of(pickle, &Policy::DATA_ONLY, ["k"]).unwrap();
+        text
+    }
+
+    #[test]
+    fn texts_are_those_of_the_whole_value_and_of_nothing_in_it() {
+        assert_eq!(text(b"\x80\x04}\x8c\x01k\x8c\x01vs."), Some("v"));
+        assert_eq!(text(b"\x80\x04}(\x8c\x01aN\x8c\x01k\x94h\0u."), Some("k"));
+        assert_eq!(text(b"\x80\x04}(\x8c\x01k\x8c\x01v\x8c\x01k\x8c\x01wu."), Some("w"), "the last one counts");
+        assert_eq!(text(b"\x80\x04}\x8c\x01k\x8c\x01vs\x8c\x01kK\x01s."), None);
+        assert_eq!(text(b"\x80\x04}\x8c\x01x}\x8c\x01k\x8c\x01vss."), None, "a dict inside");
+        assert_eq!(text(b"\x80\x04}\x8c\x01k\x8c\x01vs\x85."), None, "a tuple around it");
+        assert_eq!(text(b"\x80\x04}\x8c\x01k\x8c\x01vs0}."), None, "another dict");
+        assert_eq!(text(b"\x80\x04\x8c\x01k."), None);
+        let broken = texts_of(b"\x80\x04}\x8c\x01k\x8c\x01vs", &Policy::DATA_ONLY, ["k"]).unwrap_err();
+        assert_eq!(broken.reason, Reason::NoStop);
     }
 }

@@ -291,6 +291,22 @@ impl<'p> Stack<'p> {
         self.fill(target, count, |_| false)
     }
 
+    /// Whether the container below `count` values is the value at the bottom of the stack.
+    pub(super) fn fills_bottom(&self, count: usize) -> bool {
+        let bottom = if let Some(Slot::Container(index)) = self.values.first() { Some(*index as usize) } else { None };
+        bottom.is_some() && self.target(count).ok() == bottom
+    }
+
+    /// Two neighbours on the stack, with so many pairs above them.
+    pub(super) fn pair_from_top(&self, pairs_above: usize) -> [Slot; 2] {
+        let at = |below: usize| self.values.len().checked_sub(below).and_then(|place| self.values.get(place));
+        [2, 1].map(|nth| at(2 * pairs_above + nth).copied().unwrap_or(Slot::Vacant))
+    }
+
+    pub(super) fn is_dict(&self, slot: Slot) -> bool {
+        matches!(slot, Slot::Container(index) if self.containers[index as usize].kind == Kind::Dict)
+    }
+
     pub(super) fn set_items(&mut self, count: usize) -> Result<(), Reason> {
         let target = self.target(count)?;
         let mapping = match self.containers[target].kind {

@@ -79,7 +79,7 @@ pub enum Reason {
     /// A frame that is not exactly filled by whole opcodes, or lies in another one.
     #[error("the frame does not match its content")]
     Frame,
-    /// A protocol other than 2 to 5, or declared at another place than the beginning.
+    /// A protocol other than 2 to 5 (or what the policy allows of them), or declared at another place than the beginning.
     #[error("protocol {0} is not supported here")]
     Protocol(u8),
     /// The opcode belongs to a newer protocol than the declared one.

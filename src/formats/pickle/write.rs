@@ -1,6 +1,7 @@
-//! The writer: plain data as a pickle of protocol 4, which any Python 3 reads back equal.
+//! The writer: plain data, and listed classes as values, as a pickle of protocol 4, which any Python 3 reads back equal.
 
-use super::value::Value;
+use super::policy::{Policy, Use};
+use super::value::{Class, Value};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const HEADER: usize = 2 + 9;
 /// Why a value cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// It holds a class, an object or a persistent id.
+    /// It holds a class, an object or a persistent id that may not be written.
     #[error("only plain data can be written as a pickle")]
     NotData,
     /// It is nested too deeply.
@@ -33,7 +34,14 @@ pub enum WriteError {
 
 /// Writes plain data as one pickle, protocol 4, in one frame. Parts that are shared stay shared.
 pub fn write(value: &Value) -> Result<Vec<u8>, WriteError> {
-    let mut writer = Writer { out: vec![0; HEADER], texts: BTreeMap::new(), containers: BTreeMap::new(), memo: 0 };
+    write_listed(value, &Policy::DATA_ONLY)
+}
+
+/// The same, and what a policy lets a pickle hold as a value: references to classes, and persistent ids. Objects are
+/// never written.
+pub fn write_listed(value: &Value, policy: &Policy) -> Result<Vec<u8>, WriteError> {
+    let mut writer =
+        Writer { policy, out: vec![0; HEADER], texts: BTreeMap::new(), containers: BTreeMap::new(), memo: 0 };
     writer.value(value, 0)?;
     writer.out.push(b'.');
     let len = (writer.out.len() - HEADER) as u64;
@@ -44,6 +52,7 @@ pub fn write(value: &Value) -> Result<Vec<u8>, WriteError> {
 }
 
 struct Writer<'v> {
+    policy: &'v Policy,
     out: Vec<u8>,
     texts: BTreeMap<&'v str, usize>,
     /// Shared containers, by address: the value being written keeps them where they are.
@@ -88,8 +97,25 @@ impl<'v> Writer<'v> {
                 Ok(())
             })?,
             Value::Tuple(members) => self.container(members, depth, Self::tuple)?,
-            Value::Class(_) | Value::Persistent(_) | Value::Object(_) => return Err(WriteError::NotData),
+            Value::Class(class) => self.class(class)?,
+            Value::Persistent(id) if self.policy.persistent_ids.contains(&&**id) => {
+                self.text(id);
+                self.out.push(b'Q');
+            }
+            Value::Persistent(_) | Value::Object(_) => return Err(WriteError::NotData),
         }
+        Ok(())
+    }
+
+    fn class(&mut self, class: &'v Class) -> Result<(), WriteError> {
+        let listed =
+            self.policy.find(&class.module, &class.name).and_then(|at| self.policy.classes.get(usize::from(at)));
+        if listed.is_none_or(|listed| listed.usage != Use::Reference) {
+            return Err(WriteError::NotData);
+        }
+        self.text(&class.module);
+        self.text(&class.name);
+        self.out.push(0x93);
         Ok(())
     }
 
@@ -250,6 +276,19 @@ mod tests {
         let class = Value::Class(Arc::new(Class { module: "builtins".into(), name: "int".into() }));
         assert_eq!(write(&list(vec![class])), Err(WriteError::NotData));
         assert_eq!(write(&Value::Persistent("<<NoneType>>".into())), Err(WriteError::NotData));
+    }
+
+    #[test]
+    fn what_a_policy_lists_as_a_value_is_written_for_it() {
+        let class = |name: &str| Value::Class(Arc::new(Class { module: "builtins".into(), name: name.into() }));
+        let value = list(vec![class("int"), class("str"), class("int"), Value::Persistent("<<NoneType>>".into())]);
+        let written = write_listed(&value, &Policy::COMMIT_DELTA).unwrap();
+        assert_eq!(read(&written.into(), &Policy::COMMIT_DELTA).unwrap(), value);
+        for other in [class("eval"), Value::Persistent("<<NoneType>".into())] {
+            assert_eq!(write_listed(&other, &Policy::COMMIT_DELTA), Err(WriteError::NotData));
+        }
+        let opcode = Class { module: "deepdiff.helper".into(), name: "Opcode".into() };
+        assert_eq!(write_listed(&Value::Class(Arc::new(opcode)), &Policy::COMMIT_DELTA), Err(WriteError::NotData));
     }
 
     #[test]

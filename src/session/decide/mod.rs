@@ -3,6 +3,7 @@
 mod chat;
 mod members;
 mod nodes;
+mod settings;
 mod tasks;
 
 use super::limits::{EDIT_WORK, STORED_EVENT_BYTES};
@@ -133,6 +134,7 @@ impl Deciding<'_> {
             Operation::TaskRemove { id, if_revision } => self.task_remove(id, *if_revision),
             Operation::ChatPost(draft) => self.chat_post(draft),
             Operation::MemberSet { metadata } => self.member_set(metadata),
+            Operation::SettingSet { key, value } => self.setting_set(key, value.as_ref()),
         }
     }
 

@@ -4,7 +4,8 @@ use super::{Deciding, expect_revision, invalid, text, within};
 use crate::formats::json::{self, Bounds, JsonError};
 use crate::session::limits::{LOCKS_PER_MEMBER, NODE_WORK, STORED_NODE_BYTES};
 use crate::session::scene::{Node, content_bytes};
-use crate::session::{Change, NodeId, NodePatch, NodePut, Payload, PayloadChange, Rejection, Role};
+use crate::session::{Change, Deltas, NodeId, NodePatch, NodePut, Payload, PayloadChange, Rejection, Role};
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -41,6 +42,9 @@ impl Deciding<'_> {
         patch: &NodePatch,
         if_revision: Option<u64>,
     ) -> Result<Change, Rejection> {
+        if let Some(PayloadChange::Fold { deltas, base }) = &patch.payload {
+            return self.node_fold(id, patch, *deltas, base, if_revision);
+        }
         let node = self.existing_node(id, if_revision)?;
         self.unlocked_for_author(node)?;
         patch.kind.as_ref().map_or(Ok(()), check_kind)?;
@@ -138,10 +142,11 @@ impl Deciding<'_> {
                 let printable = media_type.bytes().all(|byte| (b' '..=b'~').contains(&byte));
                 if printable { Ok(()) } else { Err(invalid("media_type", "must be printable ASCII")) }
             }
+            Payload::Layered { .. } => Err(invalid("payload", "deltas are appended, not put")),
         }
     }
 
-    fn json_depth(&self) -> usize {
+    pub(super) fn json_depth(&self) -> usize {
         usize::try_from(self.limits.json_depth).unwrap_or(usize::MAX)
     }
 
@@ -150,9 +155,15 @@ impl Deciding<'_> {
         if let PayloadChange::Merge(patch) | PayloadChange::Patch(patch) = change {
             self.work((node.payload.len() + patch.len()) as u64)?;
         }
+        if node.payload.is_blender() && !matches!(change, PayloadChange::Append(_)) {
+            return Err(Rejection::BlenderPayload(node.id.clone()));
+        }
         let result = match (change, &node.payload) {
             (PayloadChange::Replace(payload), _) => return self.check_payload(payload).map(|()| payload.clone()),
-            (_, Payload::Bytes { .. }) => return Err(Rejection::NotJson(node.id.clone())),
+            (PayloadChange::Append(delta), _) => return self.appended_payload(node, delta),
+            (_, Payload::Bytes { .. } | Payload::Layered { .. }) | (PayloadChange::Fold { .. }, _) => {
+                return Err(Rejection::NotJson(node.id.clone()));
+            }
             (PayloadChange::Merge(patch), Payload::Json(text)) => json::merge(text, patch, &bounds),
             (PayloadChange::Patch(patch), Payload::Json(text)) => json::patch(text, patch, &bounds),
         };
@@ -162,6 +173,49 @@ impl Deciding<'_> {
             }
             invalid("payload", error.to_string())
         })
+    }
+
+    fn appended_payload(&self, node: &Node, delta: &Bytes) -> Result<Payload, Rejection> {
+        let deltas = node.payload.deltas().map_or(0, Deltas::len);
+        within("deltas of one node", deltas as u64 + 1, self.limits.deltas)?;
+        let bytes = node.payload.len() + delta.len();
+        within("bytes of one payload", bytes as u64, self.limits.payload_bytes)?;
+        node.payload.appended(delta, self.seq).ok_or_else(|| Rejection::NotBytes(node.id.clone()))
+    }
+
+    /// Decides on a new base for a node. It means what the node means already, so neither locks nor those limits
+    /// count that stop a node from growing.
+    fn node_fold(
+        &self,
+        id: &NodeId,
+        patch: &NodePatch,
+        deltas: u32,
+        base: &Bytes,
+        if_revision: Option<u64>,
+    ) -> Result<Change, Rejection> {
+        if !self.author.name.is_daemon() {
+            return Err(Rejection::Reserved("folding a payload".to_owned()));
+        }
+        let NodePatch { kind, name, parent, order, dependencies, payload: _ } = patch;
+        let alone = (kind, name, parent, order, dependencies) == (&None, &None, &None, &None, &None);
+        if !alone || deltas == 0 {
+            return Err(invalid("payload", "folding takes at least one delta, and changes nothing else"));
+        }
+        let node = self.existing_node(id, None)?;
+        let last = usize::try_from(deltas).unwrap_or(usize::MAX) - 1;
+        let chain = node.payload.deltas();
+        let revision = |index| chain.and_then(|chain| chain.get(index)).map(|delta| delta.revision);
+        let current = revision(last).unwrap_or(0);
+        if if_revision != Some(current) {
+            return Err(Rejection::RevisionConflict { current });
+        }
+        // The next fold could not tell which of them are gone: all have the same `seq`.
+        if revision(last.saturating_add(1)) == Some(current) {
+            return Err(invalid("payload", "the deltas of one edit are folded together"));
+        }
+        let payload = node.payload.folded(last + 1, base).ok_or_else(|| Rejection::NotBytes(id.clone()))?;
+        within("bytes of one node", content_bytes(&payload, &node.dependencies), STORED_NODE_BYTES as u64)?;
+        Ok(Change::NodePatched { id: node.id.clone(), patch: patch.clone() })
     }
 
     /// Checks what the node would take, alone and together with all others.

@@ -44,6 +44,7 @@ pub enum ChangeV1 {
     MemberSet { metadata: Bytes },
     Restored { source: Arc<str> },
     Forgotten { messages: u64, members: Vec<Arc<str>>, clients: Vec<u128> },
+    SettingChanged { key: Arc<str>, value: Option<Bytes> },
 }
 
 /// STORED. Something said.
@@ -106,6 +107,9 @@ impl From<&Change> for ChangeV1 {
                 members: members.iter().map(MemberName::shared).collect(),
                 clients: clients.iter().map(|id| id.0).collect(),
             },
+            Change::SettingChanged { key, value } => {
+                Self::SettingChanged { key: Arc::clone(key), value: value.clone() }
+            }
         }
     }
 }
@@ -145,6 +149,7 @@ impl TryFrom<ChangeV1> for Change {
                 members: members.into_iter().map(MemberName::from_shared).collect::<Result<_, _>>()?,
                 clients: clients.into_iter().map(ClientId).collect(),
             },
+            ChangeV1::SettingChanged { key, value } => Self::SettingChanged { key, value },
         })
     }
 }

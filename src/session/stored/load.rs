@@ -1,9 +1,9 @@
 //! Loading: takes a snapshot's parts in order, and gives the session they make if it keeps its invariants.
 
-use super::{BadStored, ClientOpsV1, MemberV1, MessageV1, MetaV1, NodeV1, TaskV1, bad};
+use super::{BadStored, ClientOpsV1, MemberV1, MessageV1, MetaV1, NodeV1, RemovedTaskV1, SettingV1, TaskV1, bad};
 use crate::session::applied::ClientOps;
-use crate::session::limits::OPS_REMEMBERED;
-use crate::session::{ChatMessage, ClientId, Member, Node, NodeId, Session, Task};
+use crate::session::limits::{OPS_REMEMBERED, REMOVED_TASKS_REMEMBERED};
+use crate::session::{ChatMessage, ClientId, Member, Node, NodeId, Session, Task, TaskId};
 use std::sync::Arc;
 
 /// A session while its parts are coming in.
@@ -36,6 +36,7 @@ impl Loading {
                 return Err(bad(format!("node {:?} is out of order", node.id)));
             }
             self.known(node.revision, "a node's revision")?;
+            check_deltas(&node)?;
             if let Some(parent) = &node.parent {
                 self.hanging.push((parent.clone(), node.id.clone(), self.session.scene.nodes.len()));
             }
@@ -52,6 +53,36 @@ impl Loading {
             let task = Task::try_from(task)?;
             self.known(task.revision, "a task's revision")?;
             self.session.tasks.by_id.insert(task.id.clone(), Arc::new(task));
+        }
+        Ok(())
+    }
+
+    /// Takes tasks that were removed lately.
+    pub fn removed_tasks(&mut self, removed: Vec<RemovedTaskV1>) -> Result<(), BadStored> {
+        self.after_meta()?;
+        for RemovedTaskV1 { id, seq } in removed {
+            let id = TaskId::from_shared(id)?;
+            self.known(seq, "a removed task's seq")?;
+            let tasks = &mut self.session.tasks;
+            if tasks.by_id.contains_key(&id) || tasks.removed.contains_key(&id) {
+                return Err(bad(format!("task {id:?} was removed, and is there as well")));
+            }
+            if tasks.removed.len() >= REMOVED_TASKS_REMEMBERED {
+                return Err(bad("too many removed tasks"));
+            }
+            tasks.remember_removal(id, seq);
+        }
+        Ok(())
+    }
+
+    /// Takes settings.
+    pub fn settings(&mut self, settings: Vec<SettingV1>) -> Result<(), BadStored> {
+        self.after_meta()?;
+        for SettingV1 { key, value } in settings {
+            if self.session.setting(&key).is_some() {
+                return Err(bad(format!("setting {key:?} is there twice")));
+            }
+            self.session.settings.set(&key, Some(&value));
         }
         Ok(())
     }
@@ -143,6 +174,13 @@ impl Loading {
     }
 }
 
+/// Deltas came one after the other, and the newest cannot be newer than the node.
+fn check_deltas(node: &Node) -> Result<(), BadStored> {
+    let Some(deltas) = node.payload.deltas() else { return Ok(()) };
+    let revisions = deltas.with_revisions().map(|delta| delta.revision).chain([node.revision]);
+    if revisions.is_sorted() { Ok(()) } else { Err(bad(format!("the deltas of {:?} are out of order", node.id))) }
+}
+
 /// Whether following `above` (each entry the place of the one above, or `usize::MAX`) ever comes back.
 fn has_circle(above: &[usize]) -> bool {
     // 0 = not looked at; otherwise the walk that came through here first.
@@ -164,7 +202,7 @@ fn has_circle(above: &[usize]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::stored::{PayloadV1, RoleV1};
+    use crate::session::stored::{DeltaV1, PayloadV1, RoleV1};
     use bytes::Bytes;
 
     fn node(id: &str, parent: Option<&str>) -> NodeV1 {
@@ -245,6 +283,43 @@ mod tests {
     #[test]
     fn a_revision_beyond_the_newest_event_is_refused() {
         assert!(why(load(meta(1), vec![NodeV1 { revision: 2, ..node("a", None) }])).contains("beyond"));
+    }
+
+    #[test]
+    fn deltas_that_cannot_have_come_so_are_refused() {
+        let grown = |revisions: &[u64], revision| {
+            let delta = |revision: &u64| DeltaV1 { revision: *revision, data: Bytes::new() };
+            let deltas: Vec<_> = revisions.iter().map(delta).collect();
+            let payload = PayloadV1::Layered { media_type: "x/y".into(), base: Bytes::new(), deltas };
+            let meta = MetaV1 { seq: 9, payload_bytes: 32 * revisions.len() as u64, ..meta(1) };
+            load(meta, vec![NodeV1 { payload, revision, ..node("a", None) }])
+        };
+        assert!(grown(&[3, 3, 7], 8).is_ok());
+        assert!(why(grown(&[3, 2], 8)).contains("out of order"));
+        assert!(why(grown(&[3, 8], 7)).contains("out of order"));
+        let bare = grown(&[], 8).expect("a base alone is as if it had been put so");
+        assert!(bare.nodes().all(|node| matches!(node.payload, crate::session::Payload::Bytes { .. })));
+    }
+
+    #[test]
+    fn removed_tasks_and_settings_that_cannot_be_are_refused() {
+        let task = |id: &str, seq| RemovedTaskV1 { id: id.into(), seq };
+        let removed = |tasks: Vec<RemovedTaskV1>| {
+            let mut loading = Loading::default();
+            loading.meta(meta(0))?;
+            loading.removed_tasks(tasks)?;
+            loading.finish()
+        };
+        assert!(removed(vec![task("a", 1), task("b", 1)]).is_ok());
+        assert!(why(removed(vec![task("a", 1), task("a", 0)])).contains("is there as well"));
+        assert!(why(removed(vec![task("a", 2)])).contains("beyond"));
+        let many = (0..=REMOVED_TASKS_REMEMBERED).map(|n| task(&n.to_string(), 1)).collect();
+        assert!(why(removed(many)).contains("too many"));
+        let mut loading = Loading::default();
+        loading.meta(meta(0)).expect("it comes first");
+        let setting = || SettingV1 { key: "a".into(), value: Bytes::from_static(b"1") };
+        assert!(loading.settings(vec![setting()]).is_ok());
+        assert!(loading.settings(vec![setting()]).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! STORED: never change a released struct; add V2. Nodes, and what events say about them.
 
 use super::{BadStored, bad};
-use crate::session::{MemberName, Node, NodeId, NodePatch, NodePut, Payload, PayloadChange};
+use crate::session::{Delta, MemberName, Node, NodeId, NodePatch, NodePut, Payload, PayloadChange};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -18,6 +18,23 @@ pub enum PayloadV1 {
         /// The content.
         data: Bytes,
     },
+    /// Bytes with a media type, and what was appended to them.
+    Layered {
+        /// The media type.
+        media_type: Arc<str>,
+        /// What the deltas were appended to.
+        base: Bytes,
+        /// Oldest first.
+        deltas: Vec<DeltaV1>,
+    },
+}
+
+/// STORED. What was appended to a payload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of `Delta`")]
+pub struct DeltaV1 {
+    pub revision: u64,
+    pub data: Bytes,
 }
 
 /// STORED. A node in a snapshot.
@@ -70,6 +87,15 @@ pub enum PayloadChangeV1 {
     Merge(Bytes),
     /// RFC 6902.
     Patch(Bytes),
+    /// A delta was appended.
+    Append(Bytes),
+    /// The first deltas were folded into a new base.
+    Fold {
+        /// How many.
+        deltas: u32,
+        /// The new base.
+        base: Bytes,
+    },
 }
 
 impl From<&Payload> for PayloadV1 {
@@ -79,6 +105,11 @@ impl From<&Payload> for PayloadV1 {
             Payload::Bytes { media_type, data } => {
                 Self::Bytes { media_type: Arc::clone(media_type), data: data.clone() }
             }
+            Payload::Layered { media_type, base, deltas } => Self::Layered {
+                media_type: Arc::clone(media_type),
+                base: base.clone(),
+                deltas: deltas.with_revisions().map(DeltaV1::from).collect(),
+            },
         }
     }
 }
@@ -88,7 +119,22 @@ impl From<PayloadV1> for Payload {
         match payload {
             PayloadV1::Json(text) => Self::Json(text),
             PayloadV1::Bytes { media_type, data } => Self::Bytes { media_type, data },
+            PayloadV1::Layered { media_type, base, deltas } => {
+                Self::layered(media_type, base, deltas.into_iter().map(Delta::from))
+            }
         }
+    }
+}
+
+impl From<&Delta> for DeltaV1 {
+    fn from(delta: &Delta) -> Self {
+        Self { revision: delta.revision, data: delta.data.clone() }
+    }
+}
+
+impl From<DeltaV1> for Delta {
+    fn from(delta: DeltaV1) -> Self {
+        Self { revision: delta.revision, data: delta.data }
     }
 }
 
@@ -186,6 +232,8 @@ impl From<&NodePatch> for NodePatchV1 {
                 PayloadChange::Replace(payload) => PayloadChangeV1::Replace(payload.into()),
                 PayloadChange::Merge(patch) => PayloadChangeV1::Merge(patch.clone()),
                 PayloadChange::Patch(patch) => PayloadChangeV1::Patch(patch.clone()),
+                PayloadChange::Append(delta) => PayloadChangeV1::Append(delta.clone()),
+                PayloadChange::Fold { deltas, base } => PayloadChangeV1::Fold { deltas: *deltas, base: base.clone() },
             }),
         }
     }
@@ -205,6 +253,8 @@ impl TryFrom<NodePatchV1> for NodePatch {
                 PayloadChangeV1::Replace(payload) => PayloadChange::Replace(payload.into()),
                 PayloadChangeV1::Merge(patch) => PayloadChange::Merge(patch),
                 PayloadChangeV1::Patch(patch) => PayloadChange::Patch(patch),
+                PayloadChangeV1::Append(delta) => PayloadChange::Append(delta),
+                PayloadChangeV1::Fold { deltas, base } => PayloadChange::Fold { deltas, base },
             }),
         })
     }

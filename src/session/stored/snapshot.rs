@@ -3,8 +3,8 @@
 use super::node::node_id;
 use super::{BadStored, ChatKindV1, RoleV1, TaskStatusV1};
 use crate::session::{
-    ChatId, ChatMessage, ClientId, Member, MemberName, NodeId, Online, Session, Task, TaskId, TaskPatch, TaskPut,
-    Timestamp,
+    ChatId, ChatMessage, ClientId, Member, MemberName, NodeId, Online, Session, Setting, Task, TaskId, TaskPatch,
+    TaskPut, Timestamp,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,23 @@ pub struct TaskPatchV1 {
     pub node: Option<Option<Arc<str>>>,
 }
 
+/// STORED. A task that was removed lately.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RemovedTaskV1 {
+    /// The task.
+    pub id: Arc<str>,
+    /// The `seq` of the event that removed it.
+    pub seq: u64,
+}
+
+/// STORED. A setting of the session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of `Setting`")]
+pub struct SettingV1 {
+    pub key: Arc<str>,
+    pub value: Bytes,
+}
+
 /// STORED. A chat message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of `ChatMessage`")]
@@ -125,6 +142,11 @@ impl From<&Session> for MetaV1 {
 }
 
 impl Session {
+    /// The tasks that were removed lately, longest gone first, in their stored form.
+    pub fn stored_removed_tasks(&self) -> impl Iterator<Item = RemovedTaskV1> {
+        self.tasks.removals.iter().map(|(seq, id)| RemovedTaskV1 { id: id.shared(), seq: *seq })
+    }
+
     /// The applied operations of every client program, in their stored form.
     pub fn stored_operations(&self) -> impl Iterator<Item = ClientOpsV1> {
         self.applied.clients.iter().map(|(id, client)| ClientOpsV1 {
@@ -132,6 +154,12 @@ impl Session {
             last: client.last,
             ops: client.ops.iter().map(|(op, seq)| (*op, *seq)).collect(),
         })
+    }
+}
+
+impl From<&Setting> for SettingV1 {
+    fn from(setting: &Setting) -> Self {
+        Self { key: Arc::clone(&setting.key), value: setting.value.clone() }
     }
 }
 

@@ -1,0 +1,101 @@
+//! The three ports of the Blender door: commands (and everything of newer clients), data, signs of life.
+
+use super::listener::{ConnectionLimits, Connections, bind};
+use crate::doors::blender::{BlenderDoor, Channel};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What each port is for, in the order of their numbers.
+const CHANNELS: [Channel; 3] = [Channel::Command, Channel::Data, Channel::Ttl];
+
+/// The ports, bound.
+pub(super) struct BlenderPorts {
+    listeners: Vec<(Channel, TcpListener)>,
+}
+
+impl BlenderPorts {
+    /// Binds the port and the two after it; for 0, any three that are free.
+    pub(super) async fn bind(ip: IpAddr, port: u16) -> Result<Self, (SocketAddr, io::Error)> {
+        let mut listeners = Vec::new();
+        for (offset, channel) in (0..).zip(CHANNELS) {
+            let port = if port == 0 { 0 } else { port.saturating_add(offset) };
+            listeners.push((channel, bind(SocketAddr::new(ip, port)).await?));
+        }
+        Ok(Self { listeners })
+    }
+
+    /// The addresses, in the order of [`CHANNELS`].
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect()
+    }
+
+    /// Accepts on all of them until the tasks are ended.
+    pub(super) fn accept(
+        self,
+        door: &Arc<BlenderDoor>,
+        limits: &watch::Receiver<ConnectionLimits>,
+        connections: &Arc<Connections>,
+    ) -> Vec<JoinHandle<()>> {
+        let accept = |(channel, tcp)| {
+            let (door, limits, connections) = (Arc::clone(door), limits.clone(), Arc::clone(connections));
+            tokio::spawn(accept_on(tcp, channel, door, limits, connections))
+        };
+        self.listeners.into_iter().map(accept).collect()
+    }
+}
+
+async fn accept_on(
+    tcp: TcpListener,
+    channel: Channel,
+    door: Arc<BlenderDoor>,
+    limits: watch::Receiver<ConnectionLimits>,
+    connections: Arc<Connections>,
+) {
+    loop {
+        match tcp.accept().await {
+            Ok((stream, peer)) => {
+                let limits = *limits.borrow();
+                let Some(place) = connections.enter(peer.ip(), limits) else {
+                    tracing::debug!("Too many connections: {peer} is turned away");
+                    continue;
+                };
+                tokio::spawn(Arc::clone(&door).receive(stream, channel, Arc::new(place)));
+            }
+            Err(error) => {
+                // Out of files, most likely: others have to close first.
+                tracing::warn!("Cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[tokio::test]
+    async fn three_free_ports_are_found_and_named() {
+        let ports = BlenderPorts::bind(LOOPBACK, 0).await.unwrap();
+        let addresses = ports.addresses();
+        assert_eq!(addresses.len(), 3);
+        assert!(addresses.iter().all(|address| address.port() > 0));
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named() {
+        let taken = bind(SocketAddr::new(LOOPBACK, 0)).await.unwrap().local_addr().unwrap();
+        let held = bind(taken).await.unwrap();
+        let refused = BlenderPorts::bind(LOOPBACK, taken.port()).await.err().unwrap();
+        assert_eq!((refused.0, refused.1.kind()), (taken, io::ErrorKind::AddrInUse));
+        drop(held);
+    }
+}

@@ -1,0 +1,183 @@
+"""The malicious pickles through the real ports: none is stored, none relayed, and nobody is asked for anything."""
+
+import json
+import time
+
+import malicious
+import wire
+from crew import Crew, Hotset, settle
+from harness import SAMPLES, expect
+from manners import running
+from wire import COMMAND, COMMIT, DATA, METADATA, NODE, RIGHT, SERVER_SNAPSHOT, SNAPSHOT, Hungup, Raw, dump
+
+MIB = 1 << 20
+# What a delta may ask for, in the words of the peer's recorder.
+ALLOWED = {f"delta builtins.{name}" for name in "int float bool str bytes list tuple dict set".split()} | {
+    "delta persistent <<NoneType>>", "delta deepdiff.helper.Opcode", "delta deepdiff.helper.OrderedDictPlus"}  # fmt: skip
+NEW = "11111111-1111-4111-8111-%012d"
+
+
+def corpus():
+    """Our own, and what is checked in for the parser's tests."""
+    yield from malicious.corpus()
+    checked_in = SAMPLES / "malicious.json"
+    if checked_in.exists():
+        for case in json.loads(checked_in.read_text()):
+            yield case["name"], bytes.fromhex(case["pickle"])
+
+
+def places(key, known, bad):
+    """Wherever a pickle may stand: (channel, chunks)."""
+    name = key.encode()
+    good = dump({"type_id": "Mesh", "uuid": key})
+    return {
+        "data of a Node": (DATA, [dump(NODE), name, b"COMMON", dump([]), bad]),
+        "dependencies of a Node": (DATA, [dump(NODE), name, b"COMMON", bad, good]),
+        "number of a Node": (DATA, [bad, name, b"COMMON", dump([]), good]),
+        "data of a known Node": (DATA, [dump(NODE), known.encode(), b"COMMON", dump([]), bad]),
+        "a Commit": (DATA, [dump(COMMIT), known.encode(), dump([]), bad]),
+        "dependencies of a Commit": (DATA, [dump(COMMIT), known.encode(), bad, wire.renaming("bad")]),
+        "metadata": (COMMAND, [dump(METADATA), b"mallory", bad]),
+        "a Right": (COMMAND, [dump(RIGHT), b"mallory", bad]),
+        "a Delete": (COMMAND, [dump(4), b"client", bad]),
+        "a Snapshot": (COMMAND, [dump(SNAPSHOT), b"mallory", bad]),
+        "a node of an init": (COMMAND, [dump(SERVER_SNAPSHOT), b"server",
+                                        dump({"STATE": "SET", "DATA": [dump(NODE), name, b"COMMON", dump([]), bad]})]),
+        "a Kick": (COMMAND, [dump(11), b"mallory", bad]),
+        "an Auth": (COMMAND, [dump(9), b"mallory", bad]),
+        "a command's number": (COMMAND, [bad, b"mallory", dump({})]),
+    }  # fmt: skip
+
+
+# One that breaks every rule in each place, and each of the corpus where it does most harm.
+EVERYWHERE = ("data of a Node", "a Commit", "metadata")
+
+
+def attacks():
+    """(what, place, pickle)."""
+    cases = list(corpus())
+    for name, bad in cases:
+        for place in EVERYWHERE:
+            yield name, place, bad
+        if bad.startswith(malicious.PROTO) and bad.endswith(b"."):
+            # Among what a node needs, so that nothing else is wrong with it.
+            around = malicious.PROTO + b"}" + malicious.text("type_id") + malicious.text("Mesh") + b"s" + malicious.text("x")
+            yield f"{name}, in a dictionary", "data of a Node", around + bad[2:-1] + b"s."
+    for name, bad in [case for case in cases if case[0].endswith(("os.system", "no STOP"))][:8]:
+        for place in places("", "", b""):
+            yield name, place, bad
+    for name, bad in malicious.of_deltas():
+        for place in places("", "", b""):
+            if place != "a Commit":
+                yield name, place, bad
+    for name, bad in malicious.misuses_of_deltas():
+        for place in ("a Commit", "data of a Node"):
+            yield name, place, bad
+
+
+class Scene:
+    """A session with recording witnesses, and raw ones that read everything that is relayed."""
+
+    def __init__(self, daemon, crew):
+        self.daemon = daemon
+        self.peers, self.keys = running(crew, daemon, "0.9.10", "0.9.10-pins", "0.10.3")
+        for peer in self.peers:
+            peer.ask("record")
+        self.raws = [Raw(daemon.port, transport) for transport in wire.TRANSPORTS]
+        for number, raw in enumerate(self.raws):
+            raw.join(f"witness {number}")
+            raw.open(wire.TTL)
+        self.before = settle(self.peers)
+        self.peak = daemon.status("VmHWM")
+
+    def expect_unharmed(self, what):
+        for raw in self.raws:
+            try:
+                raise AssertionError(f"{what}: relayed {raw[DATA].receive(0.3)}")
+            except TimeoutError:
+                pass
+        expect(self.daemon.get("/readyz")[0], 200, "/readyz")
+        expect(settle(self.peers), self.before, f"the nodes after {what}")
+        for peer in self.peers:
+            about = peer.ask("about")
+            expect(set(about["asked"]) <= ALLOWED, True, f"{peer} was asked for {set(about['asked']) - ALLOWED}")
+            expect(about["state"], "STATE_ACTIVE", f"{peer} after {what}")
+            peer.check()
+        with Raw(self.daemon.port, "tcp") as raw:
+            nodes = raw.join("fresh")
+            expect(set(nodes), set(self.before), "the nodes of somebody new")
+        grown = (self.daemon.status("VmHWM") - self.peak) / MIB
+        expect(grown < 128, True, f"the daemon's peak grew by {grown:.0f} MiB")
+        return grown
+
+    def answer_pings(self):
+        """The witnesses stay alive while the attacks go on."""
+        for raw in self.raws:
+            for role in (wire.TTL, COMMAND):
+                try:
+                    while True:
+                        raw[role].receive(0.0005)
+                        if role == wire.TTL:
+                            raw[role].send([b"PONG"])
+                except TimeoutError:
+                    pass
+
+
+def attack(daemon, transport, known, logged_in):
+    """All of it, one connection each; returns how many there were, and calls back between them."""
+    for number, (what, place, bad) in enumerate(attacks()):
+        with Raw(daemon.port, transport) as raw:
+            if logged_in:
+                raw.login(f"mallory {transport} {number}")
+            role, chunks = places(NEW % number, known, bad)[place]
+            try:
+                raw[role].send(chunks)
+                if number % 50 == 0:
+                    raw[role].receive(0.05)
+            except (Hungup, ConnectionError, TimeoutError):
+                pass
+        yield what
+
+
+def no_pickle_of_a_stranger_does_anything():
+    attack_everything(logged_in=False)
+
+
+def no_pickle_of_a_member_does_anything():
+    attack_everything(logged_in=True)
+
+
+def attack_everything(logged_in):
+    with Hotset(TIMEOUT="5s", OPS_PER_SECOND=0, MAX_MEMBERS=10_000, MAX_CONNECTIONS_PER_IP=10_000) as daemon, Crew(daemon.folder) as crew:
+        daemon.start()
+        scene = Scene(daemon, crew)
+        count, begin = 0, time.monotonic()
+        for transport in wire.TRANSPORTS:
+            for _ in attack(daemon, transport, scene.keys["mesh"], logged_in):
+                count += 1
+                if count % 20 == 0:
+                    scene.answer_pings()
+            scene.answer_pings()
+            grown = scene.expect_unharmed(f"all of it by {transport}")
+        print(f"  {count} attacks in {time.monotonic() - begin:.0f} s; the daemon's peak grew by {grown:.0f} MiB")
+
+
+def three_violations_end_a_connection():
+    with Hotset() as daemon, Crew(daemon.folder) as crew:
+        daemon.start()
+        (peer,), keys = running(crew, daemon, "0.10.3")
+        bad = next(iter(malicious.importers("os", "system")))[1]
+        for transport in wire.TRANSPORTS:
+            with Raw(daemon.port, transport) as raw:
+                raw.join(f"mallory {transport}")
+                for number in range(3):
+                    expect(raw[COMMAND].hangs_up(0.2), False, f"hangs up after {number} violations")
+                    raw[DATA].send([dump(NODE), (NEW % number).encode(), b"COMMON", dump([]), bad])
+                expect(raw[COMMAND].hangs_up(5), True, "hangs up after three violations")
+                peer.until_users("alice", timeout=10)
+        log = daemon.log()
+        for word in ("os", "system"):
+            expect(word in log, True, f"{word} in the log: {log[-2000:]}")
+
+
+SCENARIOS = [no_pickle_of_a_stranger_does_anything, no_pickle_of_a_member_does_anything, three_violations_end_a_connection]
