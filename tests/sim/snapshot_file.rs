@@ -18,7 +18,7 @@ fn header(toy: &Toy) -> Header {
         epoch: 3,
         id: SnapshotId(9),
         parent: SnapshotId(4),
-        seq: toy.seq(),
+        seq: Machine::seq(toy),
         created: Timestamp(1_736_695_945_123),
         at: Timestamp(1_736_695_945_000),
         summary: Machine::summary(toy),
