@@ -14,6 +14,7 @@ use typed::{DeltaCase, delta_cases};
 #[expect(dead_code, reason = "the recorded deltas are all that is wanted here")]
 mod files;
 #[path = "../pickle/typed.rs"]
+#[expect(dead_code, reason = "what the library made of them is not wanted here")]
 mod typed;
 
 /// Generous for an unoptimised build. Mutants are small; whatever is not nearly linear in them takes far longer.

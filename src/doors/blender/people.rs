@@ -73,7 +73,7 @@ impl Memory {
         for (id, task) in &tasks {
             let id = TaskId::new(id).map_err(|invalid| format!("a task's id {invalid}"))?;
             let said = read_task(task).ok_or_else(|| format!("task {id:?} is not an object"))?;
-            operations.extend(self.task_said(&id, said, state));
+            operations.extend(self.task_said(&id, &said, state));
             there.insert(id);
         }
         let gone: Vec<_> = self.tasks.iter().filter(|(id, known)| known.sent && !there.contains(*id)).collect();
@@ -85,7 +85,7 @@ impl Memory {
         Ok(operations)
     }
 
-    fn task_said(&mut self, id: &TaskId, said: Fields, state: &Session) -> Option<Operation> {
+    fn task_said(&mut self, id: &TaskId, said: &Fields, state: &Session) -> Option<Operation> {
         if state.task_was_removed(id) {
             // Somebody's copy of what another has removed.
             self.tasks.remove(id);
@@ -98,9 +98,9 @@ impl Memory {
         }
         self.tasks.insert(id.clone(), Known { fields: Some(said.clone()), sent: true });
         match (before, current) {
-            (None, None) => Some(Operation::TaskPut(put(id, &said, state))),
-            (Some(Known { fields: Some(before), .. }), _) => changed(id, &before, &said, state),
-            (Some(Known { fields: None, .. }) | None, Some(task)) => further(id, task, &said),
+            (None, None) => Some(Operation::TaskPut(put(id, said, state))),
+            (Some(Known { fields: Some(before), .. }), _) => changed(id, &before, said, state),
+            (Some(Known { fields: None, .. }) | None, Some(task)) => further(id, task, said),
             (Some(Known { fields: None, .. }), None) => None,
         }
     }

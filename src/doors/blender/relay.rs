@@ -119,10 +119,7 @@ fn part(
 }
 
 fn unlocked_at(event: &Event, index: usize) -> Option<&[NodeId]> {
-    match event.changes.get(index) {
-        Some(Change::NodesUnlocked { ids }) => Some(ids),
-        _ => None,
-    }
+    if let Some(Change::NodesUnlocked { ids }) = event.changes.get(index) { Some(ids) } else { None }
 }
 
 /// Locks that follow each other in one event are one message.
@@ -134,9 +131,9 @@ fn lock_part(
     index: usize,
     parts: &mut Vec<Part>,
 ) {
-    let lock_at = |index: usize| match event.changes.get(index) {
-        Some(Change::NodeLocked { id, owner: other }) if other == owner => Some(id),
-        _ => None,
+    let lock_at = |index: usize| {
+        let Some(Change::NodeLocked { id, owner: other }) = event.changes.get(index) else { return None };
+        (other == owner).then_some(id)
     };
     if index > 0 && lock_at(index - 1).is_some_and(|before| !is_put_before(event, index - 1, before)) {
         return;
@@ -154,9 +151,9 @@ fn is_put_before(event: &Event, index: usize, id: &NodeId) -> bool {
 /// Whose the node is if it is new: a lock in the same event says so.
 fn owner_put<'e>(event: &'e Event, index: usize, id: &NodeId) -> &'e str {
     let after = event.changes.get(index..).unwrap_or_default();
-    let owner = after.iter().find_map(|change| match change {
-        Change::NodeLocked { id: locked, owner } if locked == id => Some(owner),
-        _ => None,
+    let owner = after.iter().find_map(|change| {
+        let Change::NodeLocked { id: locked, owner } = change else { return None };
+        (locked == id).then_some(owner)
     });
     owner_text(owner)
 }
