@@ -29,7 +29,7 @@ const LISTEN_FOR: Duration = Duration::from_millis(400);
 const MISSED_MS: i64 = 30_000;
 
 /// How long after the start of the server clients of an earlier one are expected.
-pub(super) const EXPECTED_FOR: Duration = Duration::from_secs(60);
+pub(super) const EXPECTED_FOR: Duration = Duration::from_mins(1);
 
 /// What has happened to nodes lately.
 #[derive(Default)]
@@ -140,7 +140,9 @@ impl Lately {
             Change::NodesRemoved { ids } => self.removed.extend(ids.iter().cloned()),
             Change::NodeLocked { id, .. } => _ = self.owned.insert(id.clone()),
             Change::NodesUnlocked { ids } => self.owned.extend(ids.iter().cloned()),
-            _ => {}
+            Change::TaskPut(_) | Change::TaskPatched { .. } | Change::TaskRemoved { .. } | Change::ChatPosted(_) => {}
+            Change::MemberJoined { .. } | Change::MemberLeft { .. } | Change::MemberSet { .. } => {}
+            Change::Restored { .. } | Change::Forgotten { .. } | Change::SettingChanged { .. } => {}
         }
     }
 }
@@ -148,10 +150,10 @@ impl Lately {
 /// What was restored lately, if something was.
 fn restored_to(room: &Room) -> Option<String> {
     let restored = |event: &Arc<Event>| {
-        event.changes.iter().find_map(|change| match change {
-            Change::Restored { source } => Some(source.to_string()),
-            _ => None,
-        })
+        event
+            .changes
+            .iter()
+            .find_map(|change| if let Change::Restored { source } = change { Some(source.to_string()) } else { None })
     };
     events_of(&room.handle.shared().tail, u64::MAX).iter().rev().find_map(restored)
 }
