@@ -6,7 +6,7 @@ import time
 
 import flows
 import wire
-from crew import ADMIN_PASSWORD, VERSIONS, Crew, Hotset, settle
+from crew import ADMIN_PASSWORD, VERSIONS, Crew, Hotset, PythonServer, for_each, settle
 from harness import expect
 from wire import COMMAND, DATA, KICK, METADATA, RIGHT, SERVER_SNAPSHOT, SNAPSHOT, TTL, USERS, Hungup, Raw, small_node
 
@@ -123,6 +123,29 @@ def only_administrators_kick():
             bob.join(daemon, "bob")
             admin.leave()
             alice.until_users("alice", "bob")
+
+
+def a_reason_reaches_also_who_is_busy():
+    """A Blender that does not listen for a moment hears afterwards why it was sent away, as it did from the old servers."""
+
+    def one(server, version):
+        with Crew(server.folder) as crew:
+            (alice, bob), _ = running(crew, server, version, version)
+            admin = crew.hire(version).join(server, "admin", admin=ADMIN_PASSWORD)
+            bob.ask("listening", on=False)
+            admin.ask("kick", name="bob")
+            alice.until_users("alice", "admin")
+            time.sleep(0.5)
+            bob.ask("listening", on=True)
+            expect(bob.until_gone(), "kicked by admin", f"what {server.__class__.__name__} told {bob}")
+
+    def both(version):
+        with PythonServer(version) as server:
+            one(server, version)
+        with Hotset() as daemon:
+            one(daemon.start(), version)
+
+    for_each(VERSIONS, both)
 
 
 def what_others_have_locked_stays_as_it_is():
@@ -352,9 +375,19 @@ def connections_that_say_nothing_are_closed():
 
 
 SCENARIOS = [
-    logins_that_are_refused_say_why, a_name_is_free_when_its_owner_has_left, who_has_not_logged_in_does_nothing,
-    only_administrators_kick, what_others_have_locked_stays_as_it_is, locks_go_also_with_the_last_user, sessions_may_be_empty,
-    an_abandoned_init_is_nobodys_business, an_init_of_a_running_session_is_refused, who_does_not_read_costs_little_and_is_told,
-    who_stops_answering_is_lost, late_commits_are_for_nobody, who_goes_on_editing_is_not_told_his_own_edits,
+    logins_that_are_refused_say_why,
+    a_name_is_free_when_its_owner_has_left,
+    who_has_not_logged_in_does_nothing,
+    only_administrators_kick,
+    a_reason_reaches_also_who_is_busy,
+    what_others_have_locked_stays_as_it_is,
+    locks_go_also_with_the_last_user,
+    sessions_may_be_empty,
+    an_abandoned_init_is_nobodys_business,
+    an_init_of_a_running_session_is_refused,
+    who_does_not_read_costs_little_and_is_told,
+    who_stops_answering_is_lost,
+    late_commits_are_for_nobody,
+    who_goes_on_editing_is_not_told_his_own_edits,
     connections_that_say_nothing_are_closed,
-]  # fmt: skip
+]

@@ -312,8 +312,8 @@ def what_anybody_has_seen_survives_kills():
         for diary in diaries:
             rejoins += diary.come_back(daemon)
         fresh = crew.hire("0.9.12").join(daemon, "fresh", timeout=5000)
-        settle([fresh, *peers], timeout=40)
         found = judge.expect_nothing_lost(diaries, fresh)
+        settle([fresh, *peers], timeout=40)
         print(f"  {kills} kills, {rejoins} joins again, {found['sent']} edits sent, {found['seen']} seen by others, lost 0")
         judge.expect_that_the_judge_bites(diaries, fresh)
 
