@@ -108,7 +108,7 @@ def lasting(dump):
     """What of a dump survives a crash unchanged: all but who is online."""
     dump = copy.deepcopy(dump)
     members = [{"name": member["name"], "metadata": member["metadata"]} for member in dump["members"]]
-    return {"nodes": dump["nodes"], "tasks": dump["tasks"], "chat": dump["chat"], "members": members}
+    return {**{kind: dump[kind] for kind in ("nodes", "tasks", "chat", "settings")}, "members": members}
 
 
 async def edit_everything(crew):
@@ -178,6 +178,30 @@ async def tasks_and_batches(crew):
     expect((await crew.agree())["nodes"], before["nodes"], "the scene after a refused batch")
 
 
+async def settings(crew, daemon):
+    """An admin sets them, everybody sees them, and what is the server's stays the server's."""
+    await crew.refused("forbidden", "browser-json", "session.set", key="theme", value=1)
+    await crew.refused("reserved", "node-binary", "session.set", key="multi-user.initialised", value=True)
+    blender = {"media_type": "application/vnd.multi-user.node+pickle", "opaque_base64": "gAR9Lg=="}
+    await crew.refused("reserved", "python-binary", "node.put", id="forged", kind="Mesh", **blender)
+    batch = [{"do": "chat.post", "text": "and"}, {"do": "node.put", "id": "forged", "kind": "Mesh", **blender}]
+    answer = await crew.agents["browser-binary"].do("batch", operations=batch)
+    expect((answer["type"], answer.get("code")), ("reject", "reserved"), "a batch with a reserved media type")
+    datablock = next(node["id"] for node in (await crew.agree())["nodes"] if "vnd.multi-user" in node["payload"])
+    await crew.refused("blender_payload", "node-json", "node.patch", id=datablock, merge={"a": 1})
+    token = (daemon.data / "admin_token").read_text().strip()
+    admin = Client(daemon.url, "an admin", "binary", token=token)
+    await admin.connect()
+    for fields in ({"key": "theme", "value": {"dark": [1.5, "é"]}}, {"key": "view", "value": 0}, {"key": "view"}):
+        answer = await admin.op("session.set", **fields)
+        expect(answer["type"], "ack", f"session.set of an admin: {answer}")
+    answer = await admin.op("session.set", key="multi-user.initialised", value=True)
+    expect((answer["type"], answer.get("code")), ("reject", "reserved"), "a setting of the server, by an admin")
+    expect(admin.replica.settings, {"theme": {"dark": [1.5, "é"]}}, "settings")
+    await admin.close()
+    expect([setting["key"] for setting in (await crew.agree())["settings"]], ["theme"], "settings that everybody sees")
+
+
 async def presence(crew):
     await crew.agents["node-json"].do("send", message={"type": "presence", "data": {"camera": [1, 2, 3]}})
     for who in ("python-json", "browser-binary"):
@@ -227,6 +251,7 @@ async def scene(sample, nodes):
             if any(node["payload"] == first["nodes"][0]["payload"] for node in first["nodes"][1:]):
                 raise AssertionError("different datablocks have the same content")
             await edit_everything(crew)
+            await settings(crew, daemon)
             await presence(crew)
             await late_joiner(crew, "json")
             await crash_and_resume(crew)

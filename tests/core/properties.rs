@@ -3,7 +3,7 @@
 use super::arbitrary::{json, json_patch, live, narrow_limits, steps};
 use hotset::formats::json::{self as json_text, Bounds};
 use hotset::live::machine::{EventRecord, SessionMachine, decode_event};
-use hotset::session::{Event, Session, Timestamp};
+use hotset::session::{Deltas, Event, Session, Timestamp};
 use hotset::storage::{BadContent, Machine, RecordBody, Sections};
 use proptest::prelude::*;
 use std::io;
@@ -110,8 +110,8 @@ proptest! {
         prop_assert!(session.settings().all(|setting| setting.value.len() as u64 <= limits.setting_bytes));
         prop_assert_eq!(totals.payload_bytes, session.nodes().map(|node| node.bytes()).sum::<u64>());
         for node in session.nodes() {
-            let deltas: Vec<_> = node.payload.deltas().into_iter().flat_map(|deltas| deltas.iter()).collect();
-            let counted = node.payload.deltas().map_or(0, |deltas| deltas.bytes());
+            let deltas: Vec<_> = node.payload.deltas().into_iter().flat_map(Deltas::iter).collect();
+            let counted = node.payload.deltas().map_or(0, Deltas::bytes);
             prop_assert!(deltas.len() as u64 <= limits.deltas);
             prop_assert_eq!(counted, deltas.iter().map(|delta| delta.len()).sum::<usize>());
             prop_assert!(node.payload.len() as u64 <= limits.payload_bytes);

@@ -8,7 +8,10 @@ use std::fmt::Write;
 pub(super) fn of_content(content: &Content) -> String {
     match content {
         Content::Json(value) => of_json(value),
-        Content::Opaque { media_type, data } => format!("{media_type} {}", hex(&sha256(data))),
+        Content::Opaque { media_type, data, deltas } => {
+            let layers = std::iter::once(data).chain(deltas).map(|layer| hex(&sha256(layer)));
+            std::iter::once(media_type.clone()).chain(layers).collect::<Vec<_>>().join(" ")
+        }
     }
 }
 

@@ -43,7 +43,7 @@ fn large_put(chance: &mut Chance, dialect: Dialect, mark: &str) -> Outgoing {
     let id = format!("large{}", chance.below(LARGE_NODES));
     if dialect == Dialect::NativeBinary {
         let data = chance.bytes(LARGE_BYTES);
-        return put(&id, "large", Content::Opaque { media_type: format!("mark/{mark}"), data });
+        return put(&id, "large", Content::Opaque { media_type: format!("mark/{mark}"), data, deltas: Vec::new() });
     }
     let pad: String = chance.bytes(LARGE_BYTES).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
     put(&id, "large", Content::Json(json!({"mark": mark, "list": [], "pad": pad})))

@@ -17,6 +17,8 @@ pub(super) enum Content {
         media_type: String,
         /// The bytes.
         data: Vec<u8>,
+        /// What was appended to them; nobody sends it so.
+        deltas: Vec<Vec<u8>>,
     },
 }
 
@@ -35,6 +37,7 @@ pub(super) struct Replica {
     nodes: BTreeMap<String, Node>,
     tasks: BTreeMap<String, Fields>,
     members: BTreeMap<String, Fields>,
+    settings: BTreeMap<String, Value>,
     chat: Vec<Fields>,
 }
 
@@ -58,6 +61,9 @@ impl Replica {
         for member in part.take_list("members") {
             self.members.insert(text(&member, "name"), with_defaults(member, &json!({"metadata": {}})));
         }
+        for setting in part.take_list("settings") {
+            self.set(&setting);
+        }
         self.chat.extend(part.take_list("chat"));
         if part.flag("last") {
             self.seq = part.number("seq");
@@ -77,12 +83,52 @@ impl Replica {
         let mut outlines = Vec::new();
         for mut change in changes {
             let payload = event.take_payload(&mut change)?;
+            let grown = match event.take_bytes(&mut change, "append")? {
+                Some(delta) => Some(delta),
+                None => event.take_bytes(&mut change, "base")?,
+            };
             outlines.push(outline(&change, payload.as_ref()));
-            self.change(change, payload, Stamp { seq, at, author: &author })?;
+            let stamp = Stamp { seq, at, author: &author };
+            match grown {
+                Some(bytes) => self.grow(&change, bytes, stamp)?,
+                None => self.change(change, payload, stamp)?,
+            }
         }
         self.seq = seq;
         event.end()?;
         Ok(outlines)
+    }
+
+    /// A payload has one more delta, or fewer in a new base that means the same.
+    fn grow(&mut self, change: &Fields, bytes: Vec<u8>, stamp: Stamp<'_>) -> io::Result<()> {
+        let folds = text(change, "do") == "node.fold";
+        if !folds {
+            self.patch_node(change, None, stamp.seq)?;
+        }
+        let node = self.nodes.get_mut(&text(change, "id"));
+        let node = node.ok_or_else(|| io::Error::other("no node to grow"))?;
+        let Content::Opaque { data, deltas, .. } = &mut node.payload else {
+            return Err(io::Error::other("a JSON payload does not grow"));
+        };
+        if !folds {
+            deltas.push(bytes);
+            return Ok(());
+        }
+        let gone = change.get("deltas").and_then(Value::as_u64).and_then(|gone| usize::try_from(gone).ok());
+        match gone.filter(|gone| *gone <= deltas.len()) {
+            Some(gone) => drop(deltas.drain(..gone)),
+            None => return Err(io::Error::other("more deltas are folded than there are")),
+        }
+        *data = bytes;
+        Ok(())
+    }
+
+    fn set(&mut self, setting: &Fields) {
+        let key = text(setting, "key");
+        match setting.get("value") {
+            None | Some(Value::Null) => drop(self.settings.remove(&key)),
+            Some(value) => drop(self.settings.insert(key, value.clone())),
+        }
     }
 
     fn change(&mut self, change: Fields, payload: Option<Content>, stamp: Stamp<'_>) -> io::Result<()> {
@@ -118,6 +164,7 @@ impl Replica {
                 let metadata = member.entry("metadata").or_insert_with(|| json!({}));
                 json_patch::merge(metadata, change.get("metadata").unwrap_or(&Value::Null));
             }
+            "session.set" => self.set(&change),
             "session.restore" => {
                 let all: Vec<String> = self.nodes.keys().cloned().collect();
                 self.set_owner(&all, &Value::Null);
@@ -199,6 +246,8 @@ impl Replica {
             let metadata = fingerprint::of_json(member.get("metadata").unwrap_or(&json!({})));
             json!({"name": name, "role": role, "online": online, "metadata": metadata})
         });
+        let settings = self.settings.iter();
+        let settings = settings.map(|(key, value)| json!({"key": key, "value": fingerprint::of_json(value)}));
         let objects = |items: Vec<Fields>| Value::Array(items.into_iter().map(Value::Object).collect());
         json!({
             "seq": self.seq,
@@ -206,6 +255,7 @@ impl Replica {
             "tasks": objects(tasks.collect()),
             "chat": objects(chat.collect()),
             "members": members.collect::<Vec<_>>(),
+            "settings": settings.collect::<Vec<_>>(),
         })
     }
 }
@@ -314,6 +364,36 @@ mod tests {
         assert_eq!(replica.apply(event(6, &add)).unwrap(), [["add", "a", "m2"].map(str::to_owned)]);
         let wanted = fingerprint::of_json(&json!({"mark": "m", "x": 1, "list": ["m2"]}));
         assert_eq!(replica.dump()["nodes"][0]["payload"], wanted);
+    }
+
+    #[test]
+    fn bytes_grow_and_are_folded() {
+        let mut replica = loaded();
+        let bytes = json!({"do": "node.put", "id": "b", "kind": "k", "media_type": "x/y", "payload_base64": "YQ=="});
+        let append = |text: &str| json!({"do": "node.patch", "id": "b", "set": {"name": "n"}, "append_base64": text});
+        replica.apply(event(5, &json!([bytes, append("Yg=="), append("Yw==")]))).unwrap();
+        let content = |data: &[u8], deltas: &[&[u8]]| Content::Opaque {
+            media_type: "x/y".to_owned(),
+            data: data.to_vec(),
+            deltas: deltas.iter().map(|delta| delta.to_vec()).collect(),
+        };
+        assert_eq!(replica.nodes["b"].payload, content(b"a", &[b"b", b"c"]));
+        let fold = |deltas| json!([{"do": "node.fold", "id": "b", "deltas": deltas, "base_base64": "YWI="}]);
+        replica.apply(event(6, &fold(1))).unwrap();
+        assert_eq!(replica.nodes["b"].payload, content(b"ab", &[b"c"]));
+        assert_eq!(replica.nodes["b"].fields["revision"], 5, "it means what it meant");
+        assert!(replica.apply(event(7, &fold(2))).is_err(), "there is only one left");
+    }
+
+    #[test]
+    fn settings_come_and_go() {
+        let mut replica = loaded();
+        let set = |value: Value| json!([{"do": "session.set", "key": "theme", "value": value}]);
+        replica.apply(event(5, &set(json!({"dark": 1})))).unwrap();
+        let wanted = json!([{"key": "theme", "value": fingerprint::of_json(&json!({"dark": 1.0}))}]);
+        assert_eq!(replica.dump()["settings"], wanted);
+        replica.apply(event(6, &set(Value::Null))).unwrap();
+        assert_eq!(replica.dump()["settings"], json!([]));
     }
 
     #[test]

@@ -50,27 +50,46 @@ impl Incoming {
     /// Takes the payload of one entry, in order of appearance; `None` if the entry has none.
     pub(super) fn take_payload(&mut self, entry: &mut Map<String, Value>) -> io::Result<Option<Content>> {
         let media_type = entry.remove("media_type").and_then(|text| Some(text.as_str()?.to_owned()));
-        let data = if let Some(len) = entry.remove("payload_bytes").and_then(|len| len.as_u64()) {
-            let end = self.taken.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
-            let bytes = self.blob.get(self.taken..end);
-            self.taken = end;
-            Some(bytes.ok_or_else(|| io::Error::other("a frame ends before its payload"))?.to_vec())
-        } else if let Some(text) = entry.remove("payload_base64") {
-            Some(STANDARD.decode(text.as_str().unwrap_or("")).map_err(io::Error::other)?)
-        } else {
-            None
-        };
+        let data = self.take_bytes(entry, "payload")?;
+        let deltas = self.take_each(entry, "deltas")?;
         Ok(match (data, media_type) {
-            (Some(data), Some(media_type)) => Some(Content::Opaque { media_type, data }),
+            (Some(data), Some(media_type)) => Some(Content::Opaque { media_type, data, deltas }),
             (Some(data), None) => Some(Content::Json(serde_json::from_slice(&data)?)),
             (None, _) => entry.remove("payload").map(Content::Json),
         })
+    }
+
+    /// Takes bytes that one entry has under this name, raw or as base64.
+    pub(super) fn take_bytes(&mut self, entry: &mut Map<String, Value>, name: &str) -> io::Result<Option<Vec<u8>>> {
+        if let Some(len) = entry.remove(&format!("{name}_bytes")) {
+            return self.take_raw(&len).map(Some);
+        }
+        entry.remove(&format!("{name}_base64")).map(|text| from_base64(&text)).transpose()
+    }
+
+    /// As [`Incoming::take_bytes`] for a list, empty if the entry has none.
+    fn take_each(&mut self, entry: &mut Map<String, Value>, name: &str) -> io::Result<Vec<Vec<u8>>> {
+        let mut list = |key: String| entry.remove(&key).and_then(|list| list.as_array().cloned()).unwrap_or_default();
+        let (raw, base64) = (list(format!("{name}_bytes")), list(format!("{name}_base64")));
+        raw.iter().map(|len| self.take_raw(len)).chain(base64.iter().map(from_base64)).collect()
+    }
+
+    fn take_raw(&mut self, len: &Value) -> io::Result<Vec<u8>> {
+        let len = len.as_u64().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
+        let end = self.taken.saturating_add(len);
+        let bytes = self.blob.get(self.taken..end);
+        self.taken = end;
+        Ok(bytes.ok_or_else(|| io::Error::other("a frame ends before its payload"))?.to_vec())
     }
 
     /// Fails if bytes are left that no payload has taken.
     pub(super) fn end(&self) -> io::Result<()> {
         if self.taken == self.blob.len() { Ok(()) } else { Err(io::Error::other("bytes behind the last payload")) }
     }
+}
+
+fn from_base64(text: &Value) -> io::Result<Vec<u8>> {
+    STANDARD.decode(text.as_str().unwrap_or("")).map_err(io::Error::other)
 }
 
 /// An operation: its fields, and the payload that travels with it.
@@ -119,7 +138,7 @@ fn with_payload(dialect: Dialect, operation: Outgoing, blob: &mut Vec<u8>) -> Ma
             fields.insert("payload_bytes".to_owned(), text.len().into());
             blob.extend_from_slice(text.as_bytes());
         }
-        Some(Content::Opaque { media_type, data }) => {
+        Some(Content::Opaque { media_type, data, deltas: _ }) => {
             fields.insert("media_type".to_owned(), media_type.into());
             if binary {
                 fields.insert("payload_bytes".to_owned(), data.len().into());
@@ -149,7 +168,7 @@ mod tests {
     #[test]
     fn payloads_survive_both_formats() {
         for dialect in [Dialect::NativeJson, Dialect::NativeBinary] {
-            let bytes = Content::Opaque { media_type: "a/b".to_owned(), data: vec![0, 255, 7] };
+            let bytes = Content::Opaque { media_type: "a/b".to_owned(), data: vec![0, 255, 7], deltas: vec![] };
             let frame = encode(dialect, 9, vec![put(Content::Json(json!({"k": [1]}))), put(bytes.clone())]);
             let mut message = Incoming::decode(dialect, body(&frame)).unwrap();
             assert_eq!((message.text("type"), message.number("op")), ("batch", 9));
@@ -158,6 +177,21 @@ mod tests {
             assert_eq!(message.take_payload(&mut entries[1]).unwrap(), Some(bytes));
             message.end().unwrap();
         }
+    }
+
+    #[test]
+    fn what_was_appended_follows_the_bytes_in_both_formats() {
+        let object = |value: Value| if let Value::Object(fields) = value { fields } else { unreachable!() };
+        let wanted =
+            Content::Opaque { media_type: "x".into(), data: b"a".to_vec(), deltas: vec![b"b".into(), b"".into()] };
+        let mut message = Incoming { fields: Map::new(), blob: b"abnext".to_vec(), taken: 0 };
+        let mut entry = object(json!({"media_type": "x", "payload_bytes": 1, "deltas_bytes": [1, 0]}));
+        assert_eq!(message.take_payload(&mut entry).unwrap().as_ref(), Some(&wanted));
+        let mut next = object(json!({"append_bytes": 4}));
+        assert_eq!(message.take_bytes(&mut next, "append").unwrap(), Some(b"next".to_vec()));
+        message.end().unwrap();
+        let mut entry = object(json!({"media_type": "x", "payload_base64": "YQ==", "deltas_base64": ["Yg==", ""]}));
+        assert_eq!(message.take_payload(&mut entry).unwrap(), Some(wanted));
     }
 
     #[test]

@@ -126,7 +126,6 @@ struct Payload {
 
 /// The content of a node as it is put: at most one of the three forms.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(clippy::struct_field_names, reason = "the names are those of the protocol")]
 struct NewPayload {
     /// JSON.
     #[serde(default, deserialize_with = "super::message::present", skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ use super::message::{self, BadMessage, Envelope, Incoming, RawOperation, RawSet,
 use crate::live::{Edit, Work};
 use crate::session::{
     ChatDraft, ChatId, ChatKind, InvalidId, NodeId, NodePatch, NodePut, Operation, Payload, PayloadChange, Rejection,
-    TaskId, TaskPatch, TaskPut, TaskStatus,
+    TaskId, TaskPatch, TaskPut, TaskStatus, is_blender_media_type,
 };
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -106,14 +106,16 @@ fn operation(mut raw: RawOperation<'_>, incoming: &mut Incoming) -> Result<Opera
 /// to come in through this one.
 pub(super) fn reserved(work: &Work) -> Option<Rejection> {
     let Work::Operations(operations) = work else { return None };
-    let payload = operations.iter().find_map(|operation| match operation {
-        Operation::NodePut(NodePut { payload, .. })
-        | Operation::NodePatch { patch: NodePatch { payload: Some(PayloadChange::Replace(payload)), .. }, .. } => {
-            payload.media_type().filter(|_| payload.is_blender())
-        }
-        _ => None,
+    let media_type = operations.iter().find_map(|operation| {
+        let (Operation::NodePut(NodePut { payload, .. })
+        | Operation::NodePatch { patch: NodePatch { payload: Some(PayloadChange::Replace(payload)), .. }, .. }) =
+            operation
+        else {
+            return None;
+        };
+        payload.media_type().filter(|media_type| is_blender_media_type(media_type))
     })?;
-    Some(Rejection::Reserved(format!("the media type {payload:?}")))
+    Some(Rejection::Reserved(format!("the media type {media_type:?}")))
 }
 
 fn named<T>(field: &str, id: Result<T, InvalidId>) -> Result<T, String> {

@@ -6,11 +6,12 @@ const SUBPROTOCOLS = { json: "hotset.v1.json", binary: "hotset.v1.binary" };
 const utf8 = new TextEncoder();
 const text = new TextDecoder("utf-8", { fatal: true });
 
-/** A payload that is bytes with a media type, not JSON. */
+/** A payload that is bytes with a media type, not JSON, and what was appended to them. */
 export class Opaque {
-  constructor(data, mediaType) {
+  constructor(data, mediaType, deltas = []) {
     this.data = data;
     this.mediaType = mediaType;
+    this.deltas = deltas;
   }
 }
 
@@ -21,23 +22,37 @@ function* carriers(message) {
   for (const key of ["operations", "changes", "nodes"]) yield* message[key] ?? [];
 }
 
-function takePayload(carrier, blob, at) {
-  if ("payload_bytes" in carrier) {
-    const end = at + carrier.payload_bytes;
+/** Takes bytes that are there raw or as base64, one value or a list; `at` counts the raw bytes that are taken. */
+function takeBytes(carrier, name, blob, at) {
+  const each = (found, read) => (Array.isArray(found) ? found.map(read) : read(found));
+  const { [`${name}_base64`]: encoded, [`${name}_bytes`]: sizes } = carrier;
+  delete carrier[`${name}_base64`];
+  delete carrier[`${name}_bytes`];
+  if (encoded !== undefined) return each(encoded, fromBase64);
+  if (sizes === undefined) return undefined;
+  return each(sizes, (size) => {
+    const end = at.raw + size;
     if (end > blob.length) throw new Error("the frame ends before its payload");
-    const data = blob.subarray(at, end);
+    const data = blob.subarray(at.raw, end);
+    at.raw = end;
+    return data;
+  });
+}
+
+function takePayload(carrier, blob, at) {
+  const isBase64 = "payload_base64" in carrier;
+  const data = takeBytes(carrier, "payload", blob, at);
+  const deltas = takeBytes(carrier, "deltas", blob, at);
+  if (data !== undefined) {
     const mediaType = carrier.media_type;
-    carrier.payload = mediaType === undefined ? JSON.parse(text.decode(data)) : new Opaque(data, mediaType);
-    delete carrier.payload_bytes;
     delete carrier.media_type;
-    return end;
+    const opaque = isBase64 || mediaType !== undefined;
+    carrier.payload = opaque ? new Opaque(data, mediaType, deltas) : JSON.parse(text.decode(data));
   }
-  if ("payload_base64" in carrier) {
-    carrier.payload = new Opaque(fromBase64(carrier.payload_base64), carrier.media_type);
-    delete carrier.payload_base64;
-    delete carrier.media_type;
+  for (const name of ["append", "base"]) {
+    const bytes = takeBytes(carrier, name, blob, at);
+    if (bytes !== undefined) carrier[name] = bytes;
   }
-  return at;
 }
 
 /** Reads a frame: a string, or the bytes of a binary one. */
@@ -52,9 +67,9 @@ export function decode(frame) {
     message = JSON.parse(text.decode(bytes.subarray(4, 4 + size)));
     blob = bytes.subarray(4 + size);
   }
-  let at = 0;
-  for (const carrier of carriers(message)) at = takePayload(carrier, blob, at);
-  if (at !== blob.length) throw new Error(`${blob.length - at} bytes behind the last payload`);
+  const at = { raw: 0 };
+  for (const carrier of carriers(message)) takePayload(carrier, blob, at);
+  if (at.raw !== blob.length) throw new Error(`${blob.length - at.raw} bytes behind the last payload`);
   return message;
 }
 
@@ -176,7 +191,10 @@ function byCodePoint(a, b) {
 
 /** A hash of what a payload means: the same in every language, however numbers and keys are written. */
 export async function fingerprint(payload) {
-  if (payload instanceof Opaque) return `${payload.mediaType} ${await sha256(payload.data)}`;
+  if (payload instanceof Opaque) {
+    const layers = await Promise.all([payload.data, ...payload.deltas].map(sha256));
+    return [payload.mediaType, ...layers].join(" ");
+  }
   const parts = [];
   const write = (value) => {
     if (value === null) parts.push(utf8.encode("n"));
@@ -225,6 +243,7 @@ export class Replica {
     this.nodes = new Map();
     this.tasks = new Map();
     this.members = new Map();
+    this.settings = new Map();
     this.chat = [];
   }
 
@@ -235,6 +254,7 @@ export class Replica {
     for (const node of part.nodes ?? []) this.nodes.set(node.id, { owner: null, ...NODE, ...node });
     for (const task of part.tasks ?? []) this.tasks.set(task.id, { ...TASK, ...task });
     for (const member of part.members ?? []) this.members.set(member.name, { metadata: {}, ...member });
+    for (const { key, value } of part.settings ?? []) this.settings.set(key, value);
     for (const said of part.chat ?? []) this.chat.push(said);
     if (part.last) this.seq = part.seq;
   }
@@ -261,8 +281,19 @@ export class Replica {
     Object.assign(node, change.set ?? {});
     if (change.merge !== undefined) node.payload = merge(node.payload, change.merge);
     else if (change.patch !== undefined) node.payload = patch(node.payload, change.patch);
-    else if (change.payload !== undefined) node.payload = change.payload;
+    else if (change.append !== undefined) {
+      const { data, mediaType, deltas } = node.payload;
+      node.payload = new Opaque(data, mediaType, [...deltas, change.append]);
+    } else if (change.payload !== undefined) node.payload = change.payload;
     node.revision = event.seq;
+  }
+
+  /** The payload means what it meant, so the revision stays. */
+  "node.fold"(change) {
+    const node = this.nodes.get(change.id);
+    const { mediaType, deltas } = node.payload;
+    if (deltas.length < change.deltas) throw new Error(`${change.deltas} deltas are folded, and there are ${deltas.length}`);
+    node.payload = new Opaque(change.base, mediaType, deltas.slice(change.deltas));
   }
 
   "node.remove"(change) {
@@ -310,6 +341,11 @@ export class Replica {
     member.metadata = merge(member.metadata, change.metadata);
   }
 
+  "session.set"(change) {
+    if (change.value === null) this.settings.delete(change.key);
+    else this.settings.set(change.key, change.value);
+  }
+
   "session.restore"() {
     for (const node of this.nodes.values()) node.owner = null;
     for (const member of this.members.values()) member.online = false;
@@ -331,7 +367,11 @@ export class Replica {
     for (const { name, role, online, metadata } of sorted(this.members)) {
       members.push({ name, role: online ? role : null, online, metadata: await fingerprint(metadata) });
     }
-    return { seq: this.seq, nodes, tasks, chat, members };
+    const settings = [];
+    for (const key of [...this.settings.keys()].sort(byCodePoint)) {
+      settings.push({ key, value: await fingerprint(this.settings.get(key)) });
+    }
+    return { seq: this.seq, nodes, tasks, chat, members, settings };
   }
 }
 

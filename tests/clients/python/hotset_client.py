@@ -20,10 +20,10 @@ MESSAGE_BYTES_MAX = 128 << 20
 
 
 class Opaque:
-    """A payload that is bytes with a media type, not JSON."""
+    """A payload that is bytes with a media type, not JSON, and what was appended to them."""
 
-    def __init__(self, data, media_type):
-        self.data, self.media_type = data, media_type
+    def __init__(self, data, media_type, deltas=()):
+        self.data, self.media_type, self.deltas = data, media_type, list(deltas)
 
 
 class Closed(Exception):
@@ -45,18 +45,38 @@ def carriers(message):
             yield entry
 
 
+def take_bytes(carrier, name, blob, at):
+    """Takes bytes that are there raw or as base64, one value or a list; returns them and the position behind them."""
+    if f"{name}_base64" in carrier:
+        found = carrier.pop(f"{name}_base64")
+        texts = found if isinstance(found, list) else [found]
+        read = [base64.b64decode(text, validate=True) for text in texts]
+        return read if isinstance(found, list) else read[0], at
+    if f"{name}_bytes" not in carrier:
+        return None, at
+    sizes = carrier.pop(f"{name}_bytes")
+    cut = []
+    for size in sizes if isinstance(sizes, list) else [sizes]:
+        cut.append(blob[at : at + size])
+        at += size
+    if at > len(blob):
+        raise ValueError("the frame ends before its payload")
+    return cut if isinstance(sizes, list) else cut[0], at
+
+
 def take_payload(carrier, blob, at):
-    """Replaces the wire form of a payload by the payload itself; returns the position behind it."""
-    if "payload_bytes" in carrier:
-        size = carrier.pop("payload_bytes")
-        data, at = blob[at : at + size], at + size
-        if len(data) != size:
-            raise ValueError("the frame ends before its payload")
+    """Replaces the wire form of what a message carries by the payload itself; returns the position behind it."""
+    as_base64 = "payload_base64" in carrier
+    data, at = take_bytes(carrier, "payload", blob, at)
+    deltas, at = take_bytes(carrier, "deltas", blob, at)
+    if data is not None:
         media_type = carrier.pop("media_type", None)
-        carrier["payload"] = Opaque(data, media_type) if media_type else json.loads(data)
-    elif "payload_base64" in carrier:
-        data = base64.b64decode(carrier.pop("payload_base64"), validate=True)
-        carrier["payload"] = Opaque(data, carrier.pop("media_type"))
+        opaque = media_type or as_base64
+        carrier["payload"] = Opaque(data, media_type, deltas or ()) if opaque else json.loads(data)
+    for name in ("append", "base"):
+        data, at = take_bytes(carrier, name, blob, at)
+        if data is not None:
+            carrier[name] = data
     return at
 
 
@@ -181,7 +201,8 @@ def remove_at(document, path):
 def fingerprint(payload):
     """A hash of what a payload means: the same in every language, however numbers and keys are written."""
     if isinstance(payload, Opaque):
-        return f"{payload.media_type} {hashlib.sha256(payload.data).hexdigest()}"
+        layers = [hashlib.sha256(layer).hexdigest() for layer in (payload.data, *payload.deltas)]
+        return " ".join([payload.media_type, *layers])
     parts = []
 
     def write(value):
@@ -226,7 +247,7 @@ class Replica:
 
     def clear(self):
         self.seq = 0
-        self.nodes, self.tasks, self.members, self.chat = {}, {}, {}, []
+        self.nodes, self.tasks, self.members, self.settings, self.chat = {}, {}, {}, {}, []
 
     def load(self, part):
         """Takes one `state` message. A state may also come later, to a reader who has fallen too far behind."""
@@ -238,6 +259,8 @@ class Replica:
             self.tasks[task["id"]] = {**TASK_DEFAULTS, **task}
         for member in part.get("members") or ():
             self.members[member["name"]] = {"metadata": {}, **member}
+        for setting in part.get("settings") or ():
+            self.settings[setting["key"]] = setting["value"]
         self.chat.extend(part.get("chat") or ())
         if part.get("last"):
             self.seq = part["seq"]
@@ -262,9 +285,20 @@ class Replica:
             node["payload"] = merge(node["payload"], change["merge"])
         elif "patch" in change:
             node["payload"] = patch(node["payload"], change["patch"])
+        elif "append" in change:
+            old = node["payload"]
+            node["payload"] = Opaque(old.data, old.media_type, [*old.deltas, change["append"]])
         elif "payload" in change:
             node["payload"] = change["payload"]
         node["revision"] = event["seq"]
+
+    def on_node_fold(self, change, event):
+        """The payload means what it meant, so the revision stays."""
+        node = self.nodes[change["id"]]
+        old = node["payload"]
+        if len(old.deltas) < change["deltas"]:
+            raise ValueError(f"{change['deltas']} deltas are folded, and there are {len(old.deltas)}")
+        node["payload"] = Opaque(change["base"], old.media_type, old.deltas[change["deltas"] :])
 
     def on_node_remove(self, change, event):
         for node in change["ids"]:
@@ -304,6 +338,12 @@ class Replica:
         member = self.members[event["author"]]
         member["metadata"] = merge(member["metadata"], change["metadata"])
 
+    def on_session_set(self, change, event):
+        if change["value"] is None:
+            self.settings.pop(change["key"], None)
+        else:
+            self.settings[change["key"]] = change["value"]
+
     def on_session_restore(self, change, event):
         for node in self.nodes.values():
             node["owner"] = None
@@ -329,7 +369,9 @@ class Replica:
             role = member["role"] if member["online"] else None
             entry = {"name": name, "role": role, "online": member["online"]}
             members.append({**entry, "metadata": fingerprint(member["metadata"])})
-        return {"seq": self.seq, "nodes": nodes, "tasks": tasks, "chat": chat, "members": members}
+        settings = [{"key": key, "value": fingerprint(self.settings[key])} for key in sorted(self.settings)]
+        state = {"nodes": nodes, "tasks": tasks, "chat": chat, "members": members, "settings": settings}
+        return {"seq": self.seq, **state}
 
 
 # --- the connection ----------------------------------------------------------------------------------------------
