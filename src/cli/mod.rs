@@ -5,6 +5,7 @@ mod http;
 mod offline;
 mod output;
 mod remote;
+mod sessions;
 mod settings;
 
 pub use exit::{Exit, Failure};
@@ -48,6 +49,9 @@ enum Command {
     /// Make, list and verify backups
     #[command(subcommand)]
     Backups(BackupsCommand),
+    /// List sessions, and end projects
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
     /// Put a backup in place of the current state
     ///
     /// What was newer is kept. The daemon must be stopped.
@@ -118,6 +122,20 @@ enum BackupsCommand {
         name: Option<String>,
         #[command(flatten)]
         of: OneSession,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SessionsCommand {
+    /// Show which sessions there are
+    List,
+    /// End a project: keep all of a session as a backup, and begin anew
+    ///
+    /// The session is empty then, and Blender clients are disconnected.
+    Archive {
+        /// Which session
+        #[arg(value_name = "NAME", default_value = "default", value_parser = session_name)]
+        session: SessionName,
     },
 }
 
@@ -261,7 +279,9 @@ fn load(cli: &Cli, sources: &Sources) -> Result<Loaded, Failure> {
 
 fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
     match command {
-        Command::Serve | Command::Bench(_) | Command::Config(ConfigCommand::Reference { .. }) => Ok(()),
+        Command::Serve | Command::Bench(_) | Command::Config(ConfigCommand::Reference { .. }) => {
+            Ok(())
+        }
         Command::Status => remote::status(loaded, json),
         Command::Save(of) => remote::save(loaded, &of.session, json),
         Command::Backups(BackupsCommand::Create { of, to }) => {
@@ -271,6 +291,7 @@ fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
         Command::Backups(BackupsCommand::Verify { name, of }) => {
             offline::verify_backups(loaded, &of.session, name.as_deref(), json)
         }
+        Command::Sessions(command) => sessions::run(&command, loaded, json),
         Command::Restore { from, of, dry_run } => offline::restore(loaded, &of.session, &from, dry_run, json),
         Command::Recover { accept_loss } => offline::recover(loaded, accept_loss.as_deref(), json),
         Command::Import { file, into } => offline::import(loaded, &into.session, &file, json),

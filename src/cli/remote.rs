@@ -84,6 +84,16 @@ pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write
     Ok(true)
 }
 
+/// What the running daemon answers; `None`: none runs here.
+pub(super) fn call_if_running(loaded: &Loaded, method: &str, path: &str) -> Result<Option<Value>, Failure> {
+    let Some(daemon) = daemon(loaded)? else { return Ok(None) };
+    let answer = match daemon.request(method, path, "") {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        other => text(accepted(other.map_err(|error| unreachable(&daemon, &error))?)?)?,
+    };
+    parsed(&answer).map(Some)
+}
+
 /// `hotset healthcheck`: whether the daemon's loops turn.
 pub(super) fn healthcheck(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
     let daemon = Daemon::new(address(loaded), None, HEALTH_PATIENCE);
@@ -98,8 +108,11 @@ pub(super) fn healthcheck(loaded: &Loaded, as_json: bool) -> Result<(), Failure>
 
 /// Asks, and reads the answer as JSON.
 fn call(loaded: &Loaded, method: &str, path: &str) -> Result<Value, Failure> {
-    let answer = text(ask(loaded, method, path)?)?;
-    serde_json::from_str(&answer).map_err(|_| Failure::new(Exit::Unavailable, "the daemon's answer is no JSON"))
+    parsed(&text(ask(loaded, method, path)?)?)
+}
+
+fn parsed(answer: &str) -> Result<Value, Failure> {
+    serde_json::from_str(answer).map_err(|_| Failure::new(Exit::Unavailable, "the daemon's answer is no JSON"))
 }
 
 /// Asks with the admin token; anything but success is a failure.
@@ -131,7 +144,7 @@ fn accepted(answer: Response) -> Result<Response, Failure> {
     let exit = match answer.status {
         200..300 => return Ok(answer),
         401 | 403 => Exit::Permission,
-        400 | 404 | 422 => Exit::Data,
+        400 | 404 | 409 | 422 => Exit::Data,
         429 | 503 => Exit::Unavailable,
         _ => Exit::InputOutput,
     };

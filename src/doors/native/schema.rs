@@ -517,12 +517,9 @@ enum Change {
     /// Everybody is offline, every lock is released.
     #[serde(rename = "session.restore")]
     SessionRestore { source: String },
-    /// Nodes, tasks, chat and settings are gone; members stay.
+    /// Nodes, tasks, chat and settings are gone; members stay. The named file at the server has what was there.
     #[serde(rename = "session.clear")]
-    SessionClear {
-        /// The file at the server that holds what was there.
-        archive: String,
-    },
+    SessionClear { archive: String },
 }
 
 /// A node of the state.
