@@ -1,5 +1,6 @@
 //! The command line: parse, run, exit codes.
 
+mod doctor;
 mod exit;
 mod http;
 mod offline;
@@ -97,6 +98,10 @@ enum Command {
     /// Show and check the settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Find out what is wrong with this installation, and what to do
+    ///
+    /// A line for each check: ok, warn or FAIL. Ends with 1 if one failed.
+    Doctor,
     /// End with 0 if the daemon is alive (for containers)
     Healthcheck,
     /// Measure this daemon on this machine, against a bare room
@@ -255,6 +260,10 @@ fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
     if let Some(Command::Bench(what)) = &cli.command {
         return bench::run(what, cli.json).map_err(|error| Failure::new(Exit::InputOutput, error));
     }
+    if let Some(Command::Doctor) = cli.command {
+        logging::start_for_command().map_err(|error| Failure::new(Exit::Internal, error))?;
+        return doctor::run(&sources, cli.json);
+    }
     let loaded = load(&cli, &sources)?;
     match cli.command {
         None | Some(Command::Serve) => Ok(server::run(sources, &loaded)?),
@@ -279,7 +288,7 @@ fn load(cli: &Cli, sources: &Sources) -> Result<Loaded, Failure> {
 
 fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
     match command {
-        Command::Serve | Command::Bench(_) | Command::Config(ConfigCommand::Reference { .. }) => {
+        Command::Serve | Command::Doctor | Command::Bench(_) | Command::Config(ConfigCommand::Reference { .. }) => {
             Ok(())
         }
         Command::Status => remote::status(loaded, json),

@@ -106,6 +106,13 @@ pub(super) fn healthcheck(loaded: &Loaded, as_json: bool) -> Result<(), Failure>
     output::show(&json!({ "healthy": true }), as_json)
 }
 
+/// What anybody is answered at this path: status and text.
+pub(super) fn look(loaded: &Loaded, path: &str) -> Result<(u16, String), Failure> {
+    let daemon = Daemon::new(address(loaded), None, HEALTH_PATIENCE);
+    let answer = daemon.request("GET", path, "").map_err(|error| unreachable(&daemon, &error))?;
+    Ok((answer.status, text(answer)?))
+}
+
 /// Asks, and reads the answer as JSON.
 fn call(loaded: &Loaded, method: &str, path: &str) -> Result<Value, Failure> {
     parsed(&text(ask(loaded, method, path)?)?)
@@ -133,7 +140,7 @@ fn daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
 }
 
 /// Where a flag says that it listens; else where it says so itself; else where the settings say.
-fn address(loaded: &Loaded) -> SocketAddr {
+pub(super) fn address(loaded: &Loaded) -> SocketAddr {
     let network = &loaded.settings.network;
     let is_flag = |name| matches!(loaded.entries[name].origin, Origin::Flag(_));
     let noted = if is_flag("bind") || is_flag("http_port") { None } else { bound::read(&loaded.settings.data_dir) };

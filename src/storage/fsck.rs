@@ -74,6 +74,20 @@ pub struct BackupInfo {
     pub problem: Option<String>,
 }
 
+/// As [`fsck`], but reads only what is quick to read: STATE, and the headers of snapshots and backups.
+pub fn glance(vfs: &dyn Vfs) -> io::Result<Vec<Finding>> {
+    let mut findings = vec![check_state(vfs)?];
+    for name in session_names(vfs)? {
+        let backups = list_backups(vfs, &name)?;
+        for file in newest_save(vfs, &name)?.into_iter().chain(backups) {
+            let condition = if file.problem.is_some() { Condition::Corrupt } else { Condition::Clean };
+            let detail = file.problem.unwrap_or_else(|| format!("seq {}", file.seq));
+            findings.push(Finding { file: file.file, condition, detail });
+        }
+    }
+    Ok(findings)
+}
+
 fn check_state(vfs: &dyn Vfs) -> io::Result<Finding> {
     let (condition, detail) = match state_file::read(vfs)? {
         Found::Valid(_) => (Condition::Clean, "valid".to_owned()),

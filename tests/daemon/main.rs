@@ -5,6 +5,7 @@
 mod archive;
 mod command_line;
 mod data_directory;
+mod doctor;
 mod greedy;
 mod program;
 mod running;
