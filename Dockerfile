@@ -22,7 +22,7 @@ ENV BIND=0.0.0.0 \
     DATA_DIR=/app/data
 # Any other user will do as well, if /app/data belongs to it: docker run --user "$(id -u):$(id -g)".
 USER 1000:1000
-# 5555 to 5557 are not used yet: they are meant for Blender Multi-User.
+# 5555 to 5557: Blender Multi-User.
 EXPOSE 5555-5557 8080
 VOLUME ["/app/data"]
 STOPSIGNAL SIGTERM

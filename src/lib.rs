@@ -4,10 +4,6 @@
 //! `ops` may be used by all but the pure rooms (`session`, `formats`); `bench` measures from outside and is used by `cli`
 //! alone. `tests/tidy.rs` enforces it.
 
-// Tests here and in `tests/` share files that call this crate by its name.
-#[cfg(test)]
-extern crate self as hotset;
-
 pub mod bench;
 pub mod cli;
 pub mod config;

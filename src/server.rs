@@ -86,14 +86,15 @@ pub enum ServeError {
 }
 
 fn listen_advice(error: &io::Error, setting: &str) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => format!(". Another program is using the port: set {setting}"),
-        io::ErrorKind::AddrNotAvailable => ". It is no address of this machine: set BIND".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            format!(". This user may not use that port: set {setting} to one above 1023")
-        }
-        _ => String::new(),
-    }
+    let advice = [
+        (io::ErrorKind::AddrInUse, format!(". Another program is using the port: set {setting}")),
+        (io::ErrorKind::AddrNotAvailable, ". It is no address of this machine: set BIND".to_owned()),
+        (
+            io::ErrorKind::PermissionDenied,
+            format!(". This user may not use that port: set {setting} to one above 1023"),
+        ),
+    ];
+    advice.into_iter().find(|(kind, _)| *kind == error.kind()).map_or_else(String::new, |(_, advice)| advice)
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
@@ -184,11 +185,11 @@ impl Daemon {
         let address = SocketAddr::new(settings.network.bind, settings.network.http_port);
         let refused = |setting| move |(address, source)| ServeError::Listen { address, setting, source };
         let tcp = listener::bind(address).await.map_err(refused("HTTP_PORT"))?;
-        let ports = match settings.network.doors.blender {
-            true => {
-                Some(BlenderPorts::bind(settings.network.bind, settings.network.port).await.map_err(refused("PORT"))?)
-            }
-            false => None,
+        let ports = if settings.network.doors.blender {
+            let bound = BlenderPorts::bind(settings.network.bind, settings.network.port).await;
+            Some(bound.map_err(refused("PORT"))?)
+        } else {
+            None
         };
         let bound = tcp.local_addr().unwrap_or(address);
         let data_dir = settings.data_dir.clone();

@@ -159,12 +159,10 @@ pub(crate) fn chat_in(record: &[u8]) -> Said {
     let Ok(event) = decode_event(record) else { return said };
     let (author, at, seq) = (event.author, event.at, event.seq);
     for change in event.changes {
-        match change {
-            Change::ChatPosted(ChatDraft { id: Some(id), kind, text }) => {
-                said.messages.push(ChatMessage { id, kind, text, author: author.clone(), at, seq });
-            }
-            Change::SessionCleared { .. } => said = Said { clears: true, messages: Vec::new() },
-            _ => {}
+        if let Change::ChatPosted(ChatDraft { id: Some(id), kind, text }) = change {
+            said.messages.push(ChatMessage { id, kind, text, author: author.clone(), at, seq });
+        } else if let Change::SessionCleared { .. } = change {
+            said = Said { clears: true, messages: Vec::new() };
         }
     }
     said

@@ -4,15 +4,18 @@
 use crate::campaign::{Chance, cases};
 use crate::pickle::mutants::{self, mutant};
 use bytes::Bytes;
-use files::{DeltaCase, delta_cases};
 use hotset::formats::delta::{Delta, fold};
 use hotset::formats::pickle::{Policy, Value, read, write, write_listed};
 use std::sync::Arc;
 use std::time::Duration;
+use typed::{DeltaCase, delta_cases};
 
 #[path = "../pickle/files.rs"]
 #[expect(dead_code, reason = "the recorded deltas are all that is wanted here")]
 mod files;
+#[path = "../pickle/typed.rs"]
+#[expect(dead_code, reason = "what the library made of them is not wanted here")]
+mod typed;
 
 /// Generous for an unoptimised build. Mutants are small; whatever is not nearly linear in them takes far longer.
 const TIME_MAX: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! The real deepdiff's opinion of deltas. It needs Pythons that have it: `HOTSET_DEEPDIFF_8` and `HOTSET_DEEPDIFF_5`
 //! name those with versions 8.1.1 and 5.7.0. Without them these tests say that they were skipped.
 
-use crate::files::{DeltaCase, delta_cases};
+use crate::typed::{DeltaCase, delta_cases};
 
 use bytes::Bytes;
 use hotset::formats::delta::Delta;

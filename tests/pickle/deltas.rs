@@ -1,6 +1,7 @@
 //! Deltas against the real library: the recorded vectors of both of its versions, and a recorded session of Blender.
 
-use crate::files::{DeltaCase, client_messages, delta_cases, from_json, unpacked};
+use crate::files::{client_messages, unpacked};
+use crate::typed::{DeltaCase, delta_cases, from_json};
 
 use bytes::Bytes;
 use hotset::formats::delta::{Delta, DeltaError, Dialect, fold};

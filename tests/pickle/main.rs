@@ -17,3 +17,5 @@ mod malicious;
 mod mutants;
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod typed;

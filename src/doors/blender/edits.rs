@@ -133,9 +133,9 @@ impl Visit {
             free.append(&mut taken);
         }
         for some in free.chunks(RIGHTS_AT_ONCE) {
-            let operation = |id: &NodeId| match lock {
-                true => Operation::NodeLock { id: id.clone() },
-                false => Operation::NodeUnlock { id: id.clone() },
+            let operation = |id: &NodeId| {
+                let id = id.clone();
+                if lock { Operation::NodeLock { id } } else { Operation::NodeUnlock { id } }
             };
             let asked = Asked::Right { nodes: some.to_vec(), lock, again };
             self.ask(asked, some.iter().map(operation).collect(), 0).await?;

@@ -115,6 +115,7 @@ impl Owner {
     pub(super) const COMMON: &'static str = "COMMON";
 
     /// The owner as the protocol writes it.
+    #[cfg(test)]
     pub(super) fn as_str(&self) -> &str {
         match self {
             Self::Common => Self::COMMON,

@@ -48,7 +48,7 @@ impl Visit {
             // It is back in the lobby then, and would wait there for ever.
             return match self.stage {
                 Stage::Lobby | Stage::Told => self.begin_join(lines).await,
-                _ => Ok(()),
+                Stage::DataPending(_) | Stage::Opening(_) | Stage::Syncing(_) | Stage::Active => Ok(()),
             };
         }
         if !matches!(self.stage, Stage::Lobby) || !self.room.open_by(self.membership.subscriber().connection) {

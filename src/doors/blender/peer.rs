@@ -31,7 +31,7 @@ const WAITING_MAX_BEFORE: usize = 256 << 10;
 const FAULTS_MAX: u32 = 3;
 
 /// How long a client may read nothing of what waits for it.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
+const STUCK_AFTER: Duration = Duration::from_mins(1);
 
 /// How long a client is given to read why it is sent away.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ const STRANGE_AFTER: Duration = Duration::from_secs(2);
 
 /// What can happen to a peer.
 enum Happening {
-    Arrived(Arrival),
+    Arrived(Box<Arrival>),
     Line(LineEvent),
     Woken,
     Tick,
@@ -120,7 +120,7 @@ impl Peer {
         });
         // In no fixed order, so that neither a flood of messages nor one of news keeps the other waiting.
         tokio::select! {
-            Some(arrival) = arrivals.recv() => Happening::Arrived(arrival),
+            Some(arrival) = arrivals.recv() => Happening::Arrived(Box::new(arrival)),
             _ = ticks.tick() => Happening::Tick,
             () = woken => Happening::Woken,
             event = lines.next(may_read) => Happening::Line(event),
@@ -129,7 +129,7 @@ impl Peer {
 
     async fn take(&mut self, happening: Happening) -> Result<(), Farewell> {
         match happening {
-            Happening::Arrived(arrival) => self.arrived(arrival).await,
+            Happening::Arrived(arrival) => self.arrived(*arrival).await,
             Happening::Line(LineEvent::Message(channel, message)) => self.message(channel, &message).await,
             Happening::Line(LineEvent::Ended(channel, why)) => self.ended(channel, why.as_ref()),
             Happening::Line(LineEvent::Drained) | Happening::Woken => match &mut self.visit {
@@ -210,7 +210,14 @@ impl Peer {
                 self.lines.send(Channel::Ttl, &ping());
             }
             Inbound::Pong => self.pulse.heard(clock::instant()),
-            object => return self.member_says(object).await,
+            Inbound::ServerSnapshot(_)
+            | Inbound::Snapshot(_)
+            | Inbound::Node(_)
+            | Inbound::Commit(_)
+            | Inbound::Delete(_)
+            | Inbound::Right(_)
+            | Inbound::Metadata(_)
+            | Inbound::Kick(_) => return self.member_says(object).await,
         }
         Ok(())
     }

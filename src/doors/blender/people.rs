@@ -73,7 +73,7 @@ impl Memory {
         for (id, task) in &tasks {
             let id = TaskId::new(id).map_err(|invalid| format!("a task's id {invalid}"))?;
             let said = read_task(task).ok_or_else(|| format!("task {id:?} is not an object"))?;
-            operations.extend(self.task_said(&id, said, state));
+            operations.extend(self.task_said(&id, &said, state));
             there.insert(id);
         }
         let gone: Vec<_> = self.tasks.iter().filter(|(id, known)| known.sent && !there.contains(*id)).collect();
@@ -85,7 +85,7 @@ impl Memory {
         Ok(operations)
     }
 
-    fn task_said(&mut self, id: &TaskId, said: Fields, state: &Session) -> Option<Operation> {
+    fn task_said(&mut self, id: &TaskId, said: &Fields, state: &Session) -> Option<Operation> {
         if state.task_was_removed(id) {
             // Somebody's copy of what another has removed.
             self.tasks.remove(id);
@@ -98,9 +98,9 @@ impl Memory {
         }
         self.tasks.insert(id.clone(), Known { fields: Some(said.clone()), sent: true });
         match (before, current) {
-            (None, None) => Some(Operation::TaskPut(put(id, &said, state))),
-            (Some(Known { fields: Some(before), .. }), _) => changed(id, &before, &said, state),
-            (Some(Known { fields: None, .. }) | None, Some(task)) => further(id, task, &said),
+            (None, None) => Some(Operation::TaskPut(put(id, said, state))),
+            (Some(Known { fields: Some(before), .. }), _) => changed(id, &before, said, state),
+            (Some(Known { fields: None, .. }) | None, Some(task)) => further(id, task, said),
             (Some(Known { fields: None, .. }), None) => None,
         }
     }
@@ -225,4 +225,156 @@ fn text_of<'a>(fields: &'a Map<String, Json>, key: &str) -> &'a str {
 /// The text, cut if it is too long.
 fn fitting(text: &str, max: usize) -> Arc<str> {
     text[..text.floor_char_boundary(max)].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Author, Command, Decision, Limits, NodePut, Payload, Role, Timestamp};
+    use serde_json::json;
+
+    /// A session, and what its clients remember.
+    #[derive(Default)]
+    struct World {
+        state: Session,
+    }
+
+    impl World {
+        fn does(&mut self, operations: Vec<Operation>) {
+            let author = Author { name: MemberName::daemon(), role: Role::Admin };
+            for operation in operations {
+                let command = Command::Edit { op: None, operations: vec![operation] };
+                let decided = self.state.decide(&command, &author, Timestamp(1_000), &Limits::default());
+                let Ok(Decision::New(event)) = decided else { panic!("{decided:?}") };
+                self.state.evolve(&event);
+            }
+        }
+
+        fn says(&mut self, memory: &mut Memory, tasks: &Json) {
+            let operations = memory.tasks_said(&tasks.to_string(), &self.state).unwrap();
+            self.does(operations);
+        }
+
+        fn status(&self, id: &str) -> Option<TaskStatus> {
+            self.state.task(&TaskId::new(id).unwrap()).map(|task| task.status)
+        }
+    }
+
+    fn task(title: &str, status: &str) -> Json {
+        json!({ "title": title, "status": status })
+    }
+
+    #[test]
+    fn a_stale_copy_never_reverts_what_another_has_changed() {
+        let mut world = World::default();
+        let (mut alice, mut bob) = (Memory::default(), Memory::default());
+        world.says(&mut alice, &json!({ "1": task("T1", "todo") }));
+        bob.shown(&world.state);
+        world.says(&mut alice, &json!({ "1": task("T1", "done") }));
+        bob.shown(&world.state);
+        world.says(&mut bob, &json!({ "1": task("T1", "todo"), "2": task("T2", "todo") }));
+        assert_eq!((world.status("1"), world.status("2")), (Some(TaskStatus::Done), Some(TaskStatus::Todo)));
+        world.says(&mut bob, &json!({ "1": task("renamed", "todo"), "2": task("T2", "todo") }));
+        let renamed = world.state.task(&TaskId::new("1").unwrap()).unwrap();
+        assert_eq!((&*renamed.title, renamed.status), ("renamed", TaskStatus::Done), "only what bob has changed");
+    }
+
+    #[test]
+    fn only_who_has_sent_a_task_removes_it_by_leaving_it_out_and_it_stays_removed() {
+        let mut world = World::default();
+        let (mut alice, mut bob) = (Memory::default(), Memory::default());
+        world.says(&mut alice, &json!({ "1": task("T1", "todo"), "2": task("T2", "todo") }));
+        bob.shown(&world.state);
+        world.says(&mut bob, &json!({ "3": task("T3", "todo") }));
+        assert!(world.status("1").is_some(), "bob had never loaded it");
+        world.says(&mut alice, &json!({ "2": task("T2", "todo") }));
+        assert_eq!(world.status("1"), None);
+        world.says(&mut bob, &json!({ "1": task("T1", "done"), "3": task("T3", "todo") }));
+        assert_eq!(world.status("1"), None, "somebody's copy does not bring it back");
+    }
+
+    #[test]
+    fn of_one_who_stayed_only_progress_is_believed() {
+        let mut world = World::default();
+        world.says(&mut Memory::default(), &json!({ "1": task("T1", "in_progress"), "2": task("T2", "todo") }));
+        let mut stayed = Memory::of_one_who_stayed(&world.state);
+        stayed.shown(&world.state);
+        world.says(&mut stayed, &json!({ "1": task("old", "todo"), "2": task("T2", "done") }));
+        assert_eq!((world.status("1"), world.status("2")), (Some(TaskStatus::InProgress), Some(TaskStatus::Done)));
+        assert_eq!(&*world.state.task(&TaskId::new("1").unwrap()).unwrap().title, "T1");
+    }
+
+    #[test]
+    fn an_object_is_found_by_its_name_if_there_is_only_one() {
+        let mut world = World::default();
+        let object = |id: &str, name: &str| {
+            Operation::NodePut(NodePut {
+                id: NodeId::new(id).unwrap(),
+                kind: "Object".into(),
+                name: name.into(),
+                parent: None,
+                order: None,
+                dependencies: Vec::new(),
+                payload: Payload::null(),
+                if_revision: None,
+            })
+        };
+        world.does(vec![object("a", "Cube"), object("b", "Twin"), object("c", "Twin")]);
+        let found = |name: &str| object_named(name, &world.state).map(|id| id.to_string());
+        let expected = [Some("a"), Some("Twin"), Some("gone"), None].map(|id| id.map(str::to_owned));
+        assert_eq!(["Cube", "Twin", "gone", ""].map(found), expected);
+    }
+
+    #[test]
+    fn own_messages_are_posted_once_and_others_not_at_all() {
+        let mut world = World::default();
+        let name = MemberName::new("alice").unwrap();
+        let said = json!([
+            { "id": "1", "username": "alice", "message": "hello", "msg_type": "text" },
+            { "id": "2", "username": "bob", "message": "forged", "msg_type": "text" },
+            { "id": "3", "username": "alice", "message": "see https://x", "msg_type": "link" },
+            { "id": "4", "username": "alice", "message": "", "msg_type": "text" },
+        ])
+        .to_string();
+        let operations = chat_said(&said, &name, &world.state).unwrap();
+        world.does(operations);
+        let heard: Vec<_> = world.state.messages().map(|message| (message.id.to_string(), message.kind)).collect();
+        assert_eq!(
+            heard,
+            [("1".to_owned(), ChatKind::Text), ("3".to_owned(), ChatKind::Text)],
+            "no link, with a space"
+        );
+        assert_eq!(chat_said(&said, &name, &world.state), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let state = Session::new();
+        for text in ["", "{", "[]", "7", "{\"x\": 1}", "null"] {
+            assert!(Memory::default().tasks_said(text, &state).is_err(), "{text}");
+        }
+        for text in ["", "{}", "[1]", "[{\"id\": \"\"}]"] {
+            assert!(chat_said(text, &MemberName::daemon(), &state).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_what_was_said() {
+        let mut world = World::default();
+        world.says(&mut Memory::default(), &json!({ "1.25": task("T1", "in_progress") }));
+        let draft = ChatDraft { id: ChatId::new("2.5").ok(), kind: ChatKind::Code, text: "```x = 1```".into() };
+        world.does(vec![Operation::ChatPost(draft)]);
+        let mut notices = Notices::default();
+        assert_eq!(notices.entries(), None);
+        notices.renew(&world.state, 1, &[]);
+        let entries = notices.entries().unwrap();
+        let shown = |key: &str| {
+            let (_, value) = entries.iter().find(|(known, _)| &**known == key).unwrap();
+            serde_json::from_str::<Json>(value.as_text().unwrap()).unwrap()
+        };
+        let task = &shown("tasks")["1.25"];
+        assert_eq!((&task["status"], &task["created_at"]), (&json!("in_progress"), &json!(1.25)));
+        let message = &shown("chat_messages")[0];
+        assert_eq!((&message["metadata"]["code"], &message["timestamp"]), (&json!("x = 1"), &json!(2.5)));
+    }
 }

@@ -183,3 +183,95 @@ fn whole(node: &Node, data: Bytes) -> Operation {
         if_revision: Some(node.revision),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Timestamp;
+    use crate::session::{Author, Change, Command, Decision, Event, Limits, NodePatch, PayloadChange, Role, Session};
+
+    /// `{'a': n}`
+    fn data(n: u8) -> Bytes {
+        Bytes::from(vec![0x80, 4, b'}', 0x8c, 1, b'a', b'K', n, b's', b'.'])
+    }
+
+    /// Sets `root['a']`, or changes something in a list that is not there.
+    fn delta(n: u8, applies: bool) -> Bytes {
+        let mut values = Vec::new();
+        let path = if applies { "root['a']" } else { "root['b']['c']" };
+        let text = |text: &str| Value::text(text);
+        let change = Value::Dict(Arc::new(vec![(text("new_value"), Value::Int(n.into()))]));
+        values.push((text(path), change));
+        let kind = if applies { "values_changed" } else { "iterable_items_added_at_indexes" };
+        let pairs = vec![(text(kind), Value::Dict(Arc::new(values)))];
+        write(&Value::Dict(Arc::new(pairs))).unwrap().into()
+    }
+
+    fn session(deltas: impl IntoIterator<Item = Bytes>) -> Session {
+        let id = NodeId::new("n").unwrap();
+        let put = NodePut {
+            id: id.clone(),
+            kind: "Mesh".into(),
+            name: "".into(),
+            parent: None,
+            order: None,
+            dependencies: Vec::new(),
+            payload: Payload::Bytes { media_type: NODE_MEDIA_TYPE.into(), data: data(0) },
+            if_revision: None,
+        };
+        let append = |delta| {
+            let patch = NodePatch { payload: Some(PayloadChange::Append(delta)), ..NodePatch::default() };
+            Change::NodePatched { id: id.clone(), patch }
+        };
+        let changes = std::iter::once(Change::NodePut(put)).chain(deltas.into_iter().map(append));
+        let mut session = Session::new();
+        for (seq, change) in (1..).zip(changes) {
+            let (at, author) = (Timestamp(0), MemberName::daemon());
+            session.evolve(&Event { seq, at, author, op: None, changes: vec![change] });
+        }
+        session
+    }
+
+    fn found(session: &Session) -> Found {
+        let node = session.node(&NodeId::new("n").unwrap()).unwrap();
+        Shelf::default().check(node)
+    }
+
+    fn after(mut session: Session, operation: Operation) -> Value {
+        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let command = Command::Edit { op: None, operations: vec![operation] };
+        let decided = session.decide(&command, &author, Timestamp(1), &Limits::default());
+        let Ok(Decision::New(event)) = decided else { panic!("{decided:?}") };
+        session.evolve(&event);
+        match &session.node(&NodeId::new("n").unwrap()).unwrap().payload {
+            Payload::Bytes { data, .. } => read(data, &Policy::DATA_ONLY).unwrap(),
+            Payload::Json(_) | Payload::Layered { .. } => panic!("it was not folded"),
+        }
+    }
+
+    #[test]
+    fn a_long_chain_is_folded_and_a_short_one_is_not() {
+        assert!(matches!(found(&session((0..63).map(|n| delta(n, true)))), Found::Nothing));
+        let long = session((0..64).map(|n| delta(n, true)));
+        let Found::Long(operation) = found(&long) else { panic!("it is long") };
+        assert_eq!(after(long, operation).get("a"), Some(&Value::Int(63)));
+    }
+
+    #[test]
+    fn a_node_is_put_again_without_a_change_that_does_not_apply() {
+        let wrong = session([delta(1, true), delta(2, false), delta(3, true)]);
+        let Found::Wrong(operation, _) = found(&wrong) else { panic!("it does not apply") };
+        assert_eq!(after(wrong, operation).get("a"), Some(&Value::Int(3)));
+    }
+
+    #[test]
+    fn what_is_at_hand_is_not_read_again() {
+        let mut shelf = Shelf::default();
+        let first = session([delta(1, true)]);
+        let node = Arc::clone(first.node(&NodeId::new("n").unwrap()).unwrap());
+        shelf.check(&node);
+        let Payload::Layered { base, .. } = &node.payload else { panic!("it has a delta") };
+        assert_eq!(shelf.take(&node.id, base).unwrap().1, 2, "up to the delta of the second event");
+        assert_eq!(shelf.take(&node.id, base).unwrap().1, 0, "it was taken");
+    }
+}

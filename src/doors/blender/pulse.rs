@@ -85,6 +85,7 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::clock;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn it_asks_often_and_measures_the_answer() {
-        let (mut pulse, start) = (Pulse::default(), Instant::now());
+        let (mut pulse, start) = (Pulse::default(), clock::instant());
         assert_eq!(pulse.beat(TIMEOUT, start), Beat::Wait);
         pulse.begin(start);
         pulse.heard(start + ms(30));
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn silence_beyond_the_timeout_is_loss() {
-        let (mut pulse, start) = (Pulse::default(), Instant::now());
+        let (mut pulse, start) = (Pulse::default(), clock::instant());
         assert_eq!(pulse.beat(TIMEOUT, start + ms(60_000)), Beat::Wait);
         pulse.begin(start);
         let beats: Vec<Beat> = (1..=5).map(|second| pulse.beat(TIMEOUT, start + ms(second * 1_000))).collect();

@@ -106,8 +106,10 @@ fn part(
         // The node that was put just before carries its owner itself.
         Change::NodeLocked { id, .. } if is_put_before(event, index, id) => {}
         Change::NodeLocked { id, owner } => lock_part(id, owner, transport, event, index, parts),
-        Change::NodesUnlocked { ids } => {
-            parts.push(Part::Right(framed(&right(ids.iter().map(NodeId::as_str), owner_text(None)))));
+        Change::NodesUnlocked { .. } if index > 0 && unlocked_at(event, index - 1).is_some() => {}
+        Change::NodesUnlocked { .. } => {
+            let ids = (index..).map_while(|index| unlocked_at(event, index)).flatten().map(NodeId::as_str);
+            parts.push(Part::Right(framed(&right(ids, owner_text(None)))));
         }
         Change::Restored { source } => parts.push(Part::Restored(Arc::clone(source))),
         // All who were there are sent away by the session itself, also those who are not told of events yet.
@@ -116,6 +118,10 @@ fn part(
         Change::MemberJoined { .. } | Change::MemberLeft { .. } | Change::MemberSet { .. } => {}
         Change::SettingChanged { .. } | Change::Forgotten { .. } => {}
     }
+}
+
+fn unlocked_at(event: &Event, index: usize) -> Option<&[NodeId]> {
+    if let Some(Change::NodesUnlocked { ids }) = event.changes.get(index) { Some(ids) } else { None }
 }
 
 /// Locks that follow each other in one event are one message.
@@ -127,9 +133,9 @@ fn lock_part(
     index: usize,
     parts: &mut Vec<Part>,
 ) {
-    let lock_at = |index: usize| match event.changes.get(index) {
-        Some(Change::NodeLocked { id, owner: other }) if other == owner => Some(id),
-        _ => None,
+    let lock_at = |index: usize| {
+        let Some(Change::NodeLocked { id, owner: other }) = event.changes.get(index) else { return None };
+        (other == owner).then_some(id)
     };
     if index > 0 && lock_at(index - 1).is_some_and(|before| !is_put_before(event, index - 1, before)) {
         return;
@@ -147,9 +153,9 @@ fn is_put_before(event: &Event, index: usize, id: &NodeId) -> bool {
 /// Whose the node is if it is new: a lock in the same event says so.
 fn owner_put<'e>(event: &'e Event, index: usize, id: &NodeId) -> &'e str {
     let after = event.changes.get(index..).unwrap_or_default();
-    let owner = after.iter().find_map(|change| match change {
-        Change::NodeLocked { id: locked, owner } if locked == id => Some(owner),
-        _ => None,
+    let owner = after.iter().find_map(|change| {
+        let Change::NodeLocked { id: locked, owner } = change else { return None };
+        (locked == id).then_some(owner)
     });
     owner_text(owner)
 }
@@ -173,5 +179,75 @@ fn dependencies<'a>(all: &'a [NodeId], state: Option<&Session>) -> Vec<&'a str> 
     match state {
         Some(state) => living_dependencies(all, state).collect(),
         None => all.iter().map(NodeId::as_str).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::blender::edits::NODE_MEDIA_TYPE;
+    use crate::session::Timestamp;
+
+    fn id(id: &str) -> NodeId {
+        NodeId::new(id).unwrap()
+    }
+
+    fn put(name: &str, payload: Payload) -> Change {
+        Change::NodePut(NodePut {
+            id: id(name),
+            kind: "Mesh".into(),
+            name: "".into(),
+            parent: None,
+            order: None,
+            dependencies: vec![id("gone"), id("there")],
+            payload,
+            if_revision: None,
+        })
+    }
+
+    fn blender() -> Payload {
+        Payload::Bytes { media_type: NODE_MEDIA_TYPE.into(), data: Bytes::from_static(b"data") }
+    }
+
+    fn lock(name: &str) -> Change {
+        Change::NodeLocked { id: id(name), owner: MemberName::new("alice").unwrap() }
+    }
+
+    /// What an event is to clients: one letter for each message, and all its bytes.
+    fn told(changes: Vec<Change>, state: Option<&Session>) -> Vec<(char, String)> {
+        let event = Event { seq: 1, at: Timestamp(0), author: MemberName::daemon(), op: None, changes };
+        let text = |frames: &[Bytes]| String::from_utf8_lossy(&frames.concat()).into_owned();
+        let part = |part: &Part| match part {
+            Part::Node(_, frames) => ('n', text(frames)),
+            Part::Commit(..) => ('c', String::new()),
+            Part::Delete(_, frames) => ('d', text(frames)),
+            Part::Right(frames) => ('r', text(frames)),
+            Part::Restored(what) => ('!', what.to_string()),
+        };
+        relayed(&event, Transport::Tcp, state).parts.iter().map(part).collect()
+    }
+
+    #[test]
+    fn a_new_node_carries_the_lock_that_came_with_it() {
+        let told = told(vec![put("n", blender()), lock("n")], None);
+        assert_eq!(told.iter().map(|(kind, _)| *kind).collect::<String>(), "n");
+        assert!(told[0].1.contains("alice") && told[0].1.contains("gone"));
+    }
+
+    #[test]
+    fn locks_of_one_event_are_one_message() {
+        let told = told(vec![lock("a"), lock("b"), Change::NodesRemoved { ids: vec![id("c")] }], None);
+        assert_eq!(told.iter().map(|(kind, _)| *kind).collect::<String>(), "rd");
+        assert!(told[0].1.contains('a') && told[0].1.contains('b'));
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_dependency_and_what_is_not_blenders_is_not_told() {
+        let mut state = Session::new();
+        let changes = vec![put("there", Payload::null())];
+        state.evolve(&Event { seq: 1, at: Timestamp(0), author: MemberName::daemon(), op: None, changes });
+        let told = told(vec![put("n", blender()), put("json", Payload::null())], Some(&state));
+        assert_eq!(told.len(), 1);
+        assert!(told[0].1.contains("there") && !told[0].1.contains("gone"));
     }
 }

@@ -29,7 +29,7 @@ const LISTEN_FOR: Duration = Duration::from_millis(400);
 const MISSED_MS: i64 = 30_000;
 
 /// How long after the start of the server clients of an earlier one are expected.
-pub(super) const EXPECTED_FOR: Duration = Duration::from_secs(60);
+pub(super) const EXPECTED_FOR: Duration = Duration::from_mins(1);
 
 /// What has happened to nodes lately.
 #[derive(Default)]
@@ -138,30 +138,35 @@ impl Lately {
             Change::NodesRemoved { ids } => self.removed.extend(ids.iter().cloned()),
             Change::NodeLocked { id, .. } => _ = self.owned.insert(id.clone()),
             Change::NodesUnlocked { ids } => self.owned.extend(ids.iter().cloned()),
-            _ => {}
+            Change::TaskPut(_) | Change::TaskPatched { .. } | Change::TaskRemoved { .. } | Change::ChatPosted(_) => {}
+            Change::MemberJoined { .. } | Change::MemberLeft { .. } | Change::MemberSet { .. } => {}
+            Change::Restored { .. }
+            | Change::SessionCleared { .. }
+            | Change::Forgotten { .. }
+            | Change::SettingChanged { .. } => {}
         }
     }
 }
 
 /// What clients are told whose state was replaced lately, if it was.
 fn replaced(room: &Room) -> Option<String> {
-    let told = |event: &Arc<Event>| {
-        event.changes.iter().find_map(|change| match change {
-            Change::Restored { source } => Some(restored(source)),
-            Change::SessionCleared { .. } => Some(ARCHIVED.to_owned()),
-            _ => None,
-        })
+    let told_of = |change: &Change| {
+        if let Change::Restored { source } = change {
+            return Some(restored(source));
+        }
+        matches!(change, Change::SessionCleared { .. }).then(|| ARCHIVED.to_owned())
     };
+    let told = |event: &Arc<Event>| event.changes.iter().find_map(told_of);
     events_of(&room.handle.shared().tail, u64::MAX).iter().rev().find_map(told)
 }
 
 /// Whether the session has begun anew since this member joined it: what their client has is no part of it then.
 fn has_begun_anew(room: &Room, name: &MemberName) -> bool {
     let newest = |event: &Arc<Event>| {
-        event.changes.iter().rev().find_map(|change| match change {
-            Change::SessionCleared { .. } => Some(true),
-            Change::MemberJoined { .. } if event.author == *name => Some(false),
-            _ => None,
+        event.changes.iter().rev().find_map(|change| {
+            let cleared = matches!(change, Change::SessionCleared { .. });
+            let joined = matches!(change, Change::MemberJoined { .. }) && event.author == *name;
+            (cleared || joined).then_some(cleared)
         })
     };
     events_of(&room.handle.shared().tail, u64::MAX).iter().rev().find_map(newest).unwrap_or(false)

@@ -1,6 +1,7 @@
 //! A room: what the Blender clients of one session share. A copy of the durable state that follows the tail, the roster,
 //! who is giving the session its first content, and the encodings of what is relayed.
 
+use super::objects::Owner;
 use super::people::{Notices, Word};
 use super::proof::Proofreader;
 use super::relay::Encoder;
@@ -212,7 +213,7 @@ pub(super) fn living_dependencies<'a>(
 
 /// How the protocol writes the owner of a node.
 pub(super) fn owner_text(owner: Option<&MemberName>) -> &str {
-    owner.map_or("COMMON", MemberName::as_str)
+    owner.map_or(Owner::COMMON, MemberName::as_str)
 }
 
 /// Sends the list of users round, for as long as there is a room.

@@ -135,7 +135,7 @@ fn from_json(value: &Json) -> Option<Value> {
         Json::Array(items) if items.len() <= DEPTH_MAX => {
             Some(Value::Tuple(Arc::new(items.iter().filter(|item| item.is_number()).filter_map(from_json).collect())))
         }
-        _ => None,
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     }
 }
 

@@ -41,10 +41,11 @@ impl Settling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::clock;
 
     #[test]
     fn a_node_settles_after_a_while() {
-        let (mut settling, start) = (Settling::new(SETTLED_AFTER), Instant::now());
+        let (mut settling, start) = (Settling::new(SETTLED_AFTER), clock::instant());
         let id = NodeId::new("n").unwrap();
         assert!(settling.is_settled(&id, start));
         settling.sent(&id, start);
@@ -54,7 +55,7 @@ mod tests {
 
     #[test]
     fn those_settled_are_forgotten() {
-        let (mut settling, start) = (Settling::new(SETTLED_AFTER), Instant::now());
+        let (mut settling, start) = (Settling::new(SETTLED_AFTER), clock::instant());
         for n in 0..10 * REMEMBERED {
             let id = NodeId::new(n.to_string()).unwrap();
             settling.sent(&id, start + SETTLED_AFTER * u32::try_from(n / REMEMBERED).unwrap());

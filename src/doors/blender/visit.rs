@@ -16,7 +16,7 @@ use crate::live::{Closing, Edit, Following, Membership, Mode, Note, Refusal, Wor
 use crate::ops::clock;
 use crate::session::{ClientId, MemberName, NodeId, Operation, Rejection, Session};
 use serde_json::{Map, Value as Json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,10 @@ use std::time::{Duration, Instant};
 const READ_ONLY_FOR: Duration = Duration::from_secs(30);
 
 /// How long after it was told the truth about a node a client may change it without knowing.
-const TOLD_FOR: Duration = Duration::from_secs(2);
+const TOLD_FOR: Duration = Duration::from_millis(300);
+
+/// How long a client must leave such a node alone before it is told again: not while it works on it.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// How far a client is.
 pub(super) enum Stage {
@@ -67,8 +70,10 @@ pub(super) struct Visit {
     pub(super) astray: BTreeSet<NodeId>,
     /// It is told everything up to this state, and then the truth about those.
     truth: Option<Box<Session>>,
-    /// What it was told the truth about a moment ago: what it said meanwhile was said without knowing.
+    /// What it was told the truth about a moment ago.
     told: Settling,
+    /// What it has changed without knowing that truth, and when it did so last.
+    unknowing: BTreeMap<NodeId, Instant>,
     /// Since when it is back, as long as it has not been told what it may have missed.
     pub(super) returning: Option<Instant>,
     /// What is remembered of what it says of itself.
@@ -95,6 +100,7 @@ impl Visit {
             astray: BTreeSet::new(),
             truth: None,
             told: Settling::new(TOLD_FOR),
+            unknowing: BTreeMap::new(),
             returning: None,
             remembered: Map::new(),
             read_only: None,
@@ -157,10 +163,8 @@ impl Visit {
                 if let Some(Asked::Commit(id)) = &asked {
                     self.room.proofreader.check(id.clone(), self.name());
                 }
-                if let Some(Asked::Commit(id) | Asked::Node(id)) = asked
-                    && !self.told.is_settled(&id, clock::instant())
-                {
-                    self.astray.insert(id);
+                if let Some(Asked::Commit(id) | Asked::Node(id)) = asked {
+                    self.has_changed(id, clock::instant());
                 }
             }
             Note::Reject { op, why } => {
@@ -177,6 +181,18 @@ impl Visit {
             }
         }
         Ok(())
+    }
+
+    /// A change that crossed the truth on its way is in the session, but not in the client's copy any more.
+    fn has_changed(&mut self, id: NodeId, now: Instant) {
+        if self.unknowing.contains_key(&id) || !self.told.is_settled(&id, now) {
+            self.unknowing.insert(id, now);
+        }
+    }
+
+    fn tell_the_unknowing(&mut self, now: Instant) {
+        let quiet = |at: &Instant| now.saturating_duration_since(*at) >= TOLD_AGAIN_AFTER;
+        self.astray.extend(self.unknowing.extract_if(.., |_, at| quiet(at)).map(|(id, _)| id));
     }
 
     async fn refused(&mut self, asked: Asked, why: Refusal) -> Result<(), Farewell> {
@@ -214,6 +230,7 @@ impl Visit {
         if self.read_only.is_some_and(|since| now.saturating_duration_since(since) >= READ_ONLY_FOR) {
             return Err(Farewell::because("server disk full: save your .blend now"));
         }
+        self.tell_the_unknowing(now);
         self.catch_up(lines, now).await?;
         self.follow(lines).await
     }

@@ -19,7 +19,7 @@ use crate::formats::pickle::{Policy, Value, Violation, WriteError, read as read_
 
 use bytes::Bytes;
 
-/// Most steps of work that applying one delta may take: a key looked up, a value compared, an item moved.
+/// Most steps of work that reading one delta may take, and applying it: a key looked up, a value compared, an item moved.
 pub const STEPS_MAX: u64 = 50_000_000;
 
 /// Most values that applying one delta may copy because something else shares them.

@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// Most keys in a path: there is nothing deeper in a pickle.
 const KEYS_MAX: usize = 64;
 
+/// Longest text of a path. Blender's names have at most 63 bytes.
+const BYTES_MAX: usize = 64 << 10;
+
 /// A path as it was written, and what it means.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Path {
@@ -20,6 +23,9 @@ pub(super) struct Path {
 impl Path {
     /// Reads a path, once from left to right.
     pub(super) fn read(text: &Arc<str>) -> Result<Self, DeltaError> {
+        if text.len() > BYTES_MAX {
+            return Err(DeltaError::Limit { what: "bytes in a path", max: BYTES_MAX as u64 });
+        }
         let mut rest = text.strip_prefix("root").ok_or_else(|| refused(text))?;
         let mut keys = Vec::new();
         while !rest.is_empty() {
@@ -117,6 +123,7 @@ mod tests {
         }
         assert!(keys(&format!("root{}", "[0]".repeat(64))).is_some());
         assert_eq!(keys(&format!("root{}", "[0]".repeat(65))), None);
+        assert_eq!(keys(&format!("root['{}']", "x".repeat(BYTES_MAX))), None);
     }
 
     #[test]

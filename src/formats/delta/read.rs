@@ -1,5 +1,6 @@
 //! The reading half: a delta's dicts as typed changes, in the order in which they are applied.
 
+use super::document::Budget;
 use super::path::Path;
 use super::{Delta, DeltaError, Dialect};
 use crate::formats::pickle::{Object, Value};
@@ -71,7 +72,7 @@ const NO_MAPPING: DeltaError = DeltaError::Malformed("a level of the delta is no
 impl Delta {
     /// Takes the value of a delta's pickle apart.
     pub(super) fn of(source: Value) -> Result<Self, DeltaError> {
-        let mut reader = Reader::default();
+        let mut reader = Reader { ordered_dicts: false, budget: Budget::full() };
         let changes = reader.changes(&source)?;
         let dialect = match (reader.ordered_dicts, changes.opcodes.is_empty()) {
             (true, false) => return Err(DeltaError::Malformed("it mixes what two versions of the library write")),
@@ -83,10 +84,10 @@ impl Delta {
     }
 }
 
-#[derive(Default)]
 struct Reader {
     /// Whether any level was an `OrderedDictPlus`.
     ordered_dicts: bool,
+    budget: Budget,
 }
 
 impl Reader {
@@ -188,9 +189,9 @@ impl Reader {
     fn indexed(&mut self, level: &Value) -> Result<Vec<(usize, Value)>, DeltaError> {
         let mut items = Vec::new();
         let mut places = BTreeMap::new();
-        for (index, value) in self.pairs(level)?.iter().map(|(index, value)| (index, data_ref(value))) {
-            let Some(index) = index_of(index) else { return Err(DeltaError::Malformed("an index is none")) };
-            let value = value?.clone();
+        for (index, value) in self.pairs(level)? {
+            let index = index_of(index).ok_or(DeltaError::Malformed("an index is none"))?;
+            let value = data(self, value)?;
             if let Some((_, old)) = places.get(&index).and_then(|place: &usize| items.get_mut(*place)) {
                 *old = value;
             } else {
@@ -241,45 +242,47 @@ fn shown(name: &str) -> String {
 }
 
 /// A value that may become part of the data.
-fn data(_: &mut Reader, value: &Value) -> Result<Value, DeltaError> {
-    data_ref(value).cloned()
+fn data(reader: &mut Reader, value: &Value) -> Result<Value, DeltaError> {
+    check_data(value, &mut reader.budget)?;
+    Ok(value.clone())
 }
 
-fn data_ref(value: &Value) -> Result<&Value, DeltaError> {
-    if is_data(value) { Ok(value) } else { Err(DeltaError::NotData) }
-}
-
-/// Whether it is plain data. Shared parts are visited as often as they are used: the scanner has bounded that.
-fn is_data(value: &Value) -> bool {
+/// Refuses what is no plain data. Shared parts are visited as often as they are used, as long as the budget lasts.
+fn check_data(value: &Value, budget: &mut Budget) -> Result<(), DeltaError> {
+    budget.work(1)?;
     match value {
-        Value::Class(_) | Value::Persistent(_) | Value::Object(_) => false,
+        Value::Class(_) | Value::Persistent(_) | Value::Object(_) => Err(DeltaError::NotData),
         Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::FrozenSet(items) => {
-            items.iter().all(is_data)
+            items.iter().try_for_each(|item| check_data(item, budget))
         }
-        Value::Dict(pairs) => pairs.iter().all(|(key, value)| is_data(key) && is_data(value)),
+        Value::Dict(pairs) => pairs.iter().try_for_each(|(key, value)| {
+            check_data(key, budget)?;
+            check_data(value, budget)
+        }),
         Value::None
         | Value::Bool(_)
         | Value::Int(_)
         | Value::BigInt(_)
         | Value::Float(_)
         | Value::Text(_)
-        | Value::Bytes(_) => true,
+        | Value::Bytes(_) => Ok(()),
     }
 }
 
-fn members(_: &mut Reader, value: &Value) -> Result<Vec<Value>, DeltaError> {
-    let (Value::Set(members) | Value::FrozenSet(members)) = data_ref(value)? else {
+fn members(reader: &mut Reader, value: &Value) -> Result<Vec<Value>, DeltaError> {
+    check_data(value, &mut reader.budget)?;
+    let (Value::Set(members) | Value::FrozenSet(members)) = value else {
         return Err(DeltaError::Malformed("changed members are not a set"));
     };
     Ok(members.to_vec())
 }
 
-fn opcodes(_: &mut Reader, value: &Value) -> Result<Vec<Opcode>, DeltaError> {
+fn opcodes(reader: &mut Reader, value: &Value) -> Result<Vec<Opcode>, DeltaError> {
     let Value::List(opcodes) = value else { return Err(DeltaError::Malformed("the opcodes are not a list")) };
     let mut pieces = Vec::with_capacity(opcodes.len());
     let mut copied = 0;
     for opcode in opcodes.iter() {
-        let piece = piece(opcode)?;
+        let piece = piece(reader, opcode)?;
         if let Some(Opcode::Equal(from, to)) = piece {
             // The library's never do. So a list cannot grow by more than the delta brings along.
             if from < copied || to < from {
@@ -293,20 +296,18 @@ fn opcodes(_: &mut Reader, value: &Value) -> Result<Vec<Opcode>, DeltaError> {
 }
 
 /// One opcode; `None` if it contributes nothing.
-fn piece(opcode: &Value) -> Result<Option<Opcode>, DeltaError> {
+fn piece(reader: &mut Reader, opcode: &Value) -> Result<Option<Opcode>, DeltaError> {
     const MALFORMED: DeltaError = DeltaError::Malformed("an opcode is not one");
     let object = opcode.as_object("deepdiff.helper", "Opcode").ok_or(MALFORMED)?;
-    let Some([tag, from, to, _, _, old, new]) = object.arguments.as_sequence() else { return Err(MALFORMED) };
-    data_ref(&object.arguments)?;
-    match (tag.as_text(), new, old) {
-        (Some("equal"), _, _) => {
+    let Some([tag, from, to, _, _, _, new]) = object.arguments.as_sequence() else { return Err(MALFORMED) };
+    check_data(&object.arguments, &mut reader.budget)?;
+    match (tag.as_text(), new) {
+        (Some("equal"), _) => {
             let (from, to) = index_of(from).zip(index_of(to)).ok_or(MALFORMED)?;
             Ok(Some(Opcode::Equal(from, to)))
         }
-        (Some("replace" | "insert"), Value::List(items) | Value::Tuple(items), _) => {
-            Ok(Some(Opcode::New(items.clone())))
-        }
-        (Some("delete"), _, _) => Ok(None),
+        (Some("replace" | "insert"), Value::List(items) | Value::Tuple(items)) => Ok(Some(Opcode::New(items.clone()))),
+        (Some("delete"), _) => Ok(None),
         _ => Err(MALFORMED),
     }
 }

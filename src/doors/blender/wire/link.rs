@@ -244,6 +244,7 @@ impl LinkWriter {
     }
 
     /// Writes what the socket takes at once; whether that was everything.
+    #[cfg(test)]
     pub(in crate::doors::blender) fn try_flush(&mut self) -> io::Result<bool> {
         self.pipe.try_flush()
     }
@@ -254,12 +255,14 @@ impl LinkWriter {
     }
 
     /// Queues whole messages and writes all that is queued. If it is cancelled, the messages stay queued.
+    #[cfg(test)]
     pub(in crate::doors::blender) async fn write(&mut self, frames: &[Bytes]) -> io::Result<()> {
         self.queue(frames);
         self.flush().await
     }
 
     /// Queues whole messages and writes what the socket takes at once; whether that was everything.
+    #[cfg(test)]
     pub(in crate::doors::blender) fn try_write(&mut self, frames: &[Bytes]) -> io::Result<bool> {
         self.queue(frames);
         self.try_flush()

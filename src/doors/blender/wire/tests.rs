@@ -399,3 +399,43 @@ fn chunks_of_every_size_survive_in_pieces_of_every_size() {
         }
     }
 }
+
+/// A DEALER that sends small and large messages, takes them back, and is silent long enough to send a PING.
+const DEALER: &str = "
+import sys, time, zmq
+socket = zmq.Context().socket(zmq.DEALER)
+socket.setsockopt(zmq.IDENTITY, b'\\0abcdefghijklmno')
+socket.setsockopt(zmq.HEARTBEAT_IVL, 100)
+socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 500)
+socket.setsockopt(zmq.RCVTIMEO, 20000)
+socket.connect('tcp://127.0.0.1:' + sys.argv[1])
+large = [b'head', bytes(5_000_000), b'', b'x' * 300]
+for message in [[b'one'], large, [b'two', b'']]:
+    socket.send_multipart(message)
+    assert socket.recv_multipart() == message
+time.sleep(1.5)
+socket.send_multipart([b'end'])
+assert socket.recv_multipart() == [b'end']
+socket.close()
+";
+
+#[tokio::test]
+#[ignore = "needs pyzmq: HOTSET_PYZMQ names a Python that has it"]
+async fn the_real_libzmq_stays_connected() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let mut python = std::process::Command::new(std::env::var("HOTSET_PYZMQ").expect("HOTSET_PYZMQ is set"));
+    let mut child = python.args(["-c", DEALER, &port]).spawn().unwrap();
+    // One connection must do: without a PONG libzmq would open another.
+    let (server, _) = listener.accept().await.unwrap();
+    let link = greet(server, Channel::Data, limits()).await.unwrap();
+    assert_eq!(link.peer(), PeerId::new(IDENTITY).unwrap());
+    let (mut reader, mut writer) = link.split();
+    let mut messages = 0;
+    while let Some(message) = reader.next().await.unwrap() {
+        writer.write(&frame(Transport::Zmtp, &message)).await.unwrap();
+        messages += 1;
+    }
+    assert_eq!(messages, 4);
+    assert!(child.wait().unwrap().success());
+}
