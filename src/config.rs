@@ -18,7 +18,10 @@ mod toml_file;
 mod value;
 
 pub use access::{Access, AccessError, Password, PasswordSource};
-pub use data_dir::{DataDirError, check_readable as check_data_dir, prepare as prepare_data_dir};
+pub use data_dir::{
+    DataDirError, check_readable as check_data_dir, check_writable as check_data_dir_writable,
+    prepare as prepare_data_dir,
+};
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use keys::{Apply, KEYS, Key, find as find_key};
 pub use reference::{default_toml, env_example, markdown};

@@ -13,6 +13,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// It is done.
     Done = 0,
+    /// `hotset doctor` has found something that does not work.
+    Unwell = 1,
     /// The command line is wrong.
     Usage = 64,
     /// Stored data are damaged, or not what they should be.
@@ -37,6 +39,7 @@ impl Exit {
     /// All of them, for the documentation's test.
     pub const ALL: &[Self] = &[
         Self::Done,
+        Self::Unwell,
         Self::Usage,
         Self::Data,
         Self::Unavailable,

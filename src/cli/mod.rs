@@ -1,10 +1,12 @@
 //! The command line: parse, run, exit codes.
 
+mod doctor;
 mod exit;
 mod http;
 mod offline;
 mod output;
 mod remote;
+mod sessions;
 mod settings;
 
 pub use exit::{Exit, Failure};
@@ -48,6 +50,9 @@ enum Command {
     /// Make, list and verify backups
     #[command(subcommand)]
     Backups(BackupsCommand),
+    /// List sessions, and end projects
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
     /// Put a backup in place of the current state
     ///
     /// What was newer is kept. The daemon must be stopped.
@@ -93,6 +98,10 @@ enum Command {
     /// Show and check the settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Find out what is wrong with this installation, and what to do
+    ///
+    /// A line for each check: ok, warn or FAIL. Ends with 1 if one failed.
+    Doctor,
     /// End with 0 if the daemon is alive (for containers)
     Healthcheck,
     /// Measure this daemon on this machine, against a bare room
@@ -118,6 +127,20 @@ enum BackupsCommand {
         name: Option<String>,
         #[command(flatten)]
         of: OneSession,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SessionsCommand {
+    /// Show which sessions there are
+    List,
+    /// End a project: keep all of a session as a backup, and begin anew
+    ///
+    /// The session is empty then, and Blender clients are disconnected.
+    Archive {
+        /// Which session
+        #[arg(value_name = "NAME", default_value = "default", value_parser = session_name)]
+        session: SessionName,
     },
 }
 
@@ -237,6 +260,10 @@ fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
     if let Some(Command::Bench(what)) = &cli.command {
         return bench::run(what, cli.json).map_err(|error| Failure::new(Exit::InputOutput, error));
     }
+    if let Some(Command::Doctor) = cli.command {
+        logging::start_for_command().map_err(|error| Failure::new(Exit::Internal, error))?;
+        return doctor::run(&sources, cli.json);
+    }
     let loaded = load(&cli, &sources)?;
     match cli.command {
         None | Some(Command::Serve) => Ok(server::run(sources, &loaded)?),
@@ -261,7 +288,9 @@ fn load(cli: &Cli, sources: &Sources) -> Result<Loaded, Failure> {
 
 fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
     match command {
-        Command::Serve | Command::Bench(_) | Command::Config(ConfigCommand::Reference { .. }) => Ok(()),
+        Command::Serve | Command::Doctor | Command::Bench(_) | Command::Config(ConfigCommand::Reference { .. }) => {
+            Ok(())
+        }
         Command::Status => remote::status(loaded, json),
         Command::Save(of) => remote::save(loaded, &of.session, json),
         Command::Backups(BackupsCommand::Create { of, to }) => {
@@ -271,6 +300,7 @@ fn ask(command: Command, loaded: &Loaded, json: bool) -> Result<(), Failure> {
         Command::Backups(BackupsCommand::Verify { name, of }) => {
             offline::verify_backups(loaded, &of.session, name.as_deref(), json)
         }
+        Command::Sessions(command) => sessions::run(&command, loaded, json),
         Command::Restore { from, of, dry_run } => offline::restore(loaded, &of.session, &from, dry_run, json),
         Command::Recover { accept_loss } => offline::recover(loaded, accept_loss.as_deref(), json),
         Command::Import { file, into } => offline::import(loaded, &into.session, &file, json),

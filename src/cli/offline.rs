@@ -31,7 +31,7 @@ use std::time::Duration;
 const CLOSE_DEADLINE: Duration = Duration::from_mins(5);
 
 /// The data directory, which must be there: a mistyped path must not become an empty directory.
-fn directory(loaded: &Loaded) -> Result<SharedVfs, Failure> {
+pub(super) fn directory(loaded: &Loaded) -> Result<SharedVfs, Failure> {
     let path = &loaded.settings.data_dir;
     check_data_dir(path)?;
     if path.is_dir() {
@@ -46,12 +46,12 @@ fn directory_with(loaded: &Loaded, session: &SessionName) -> Result<SharedVfs, F
     if session_names(&*vfs)?.contains(session) { Ok(vfs) } else { Err(no_session(session)) }
 }
 
-fn no_session(session: &SessionName) -> Failure {
+pub(super) fn no_session(session: &SessionName) -> Failure {
     Failure::new(Exit::Data, format!("there is no session {session}"))
 }
 
 /// What a locked directory means to those who need it for themselves.
-fn stop_it_first(error: OpenError) -> Failure {
+pub(super) fn stop_it_first(error: OpenError) -> Failure {
     let OpenError::Locked { pid, .. } = &error else { return error.into() };
     let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
     Failure::new(Exit::Temporary, format!("the daemon{pid} is running: stop it first"))
@@ -247,15 +247,11 @@ pub(super) fn import(loaded: &Loaded, session: &SessionName, file: &Path, as_jso
     let (steps, source) = read_import(file, limits).map_err(unusable)?;
     crate::config::prepare_data_dir(&loaded.settings.data_dir)?;
     let opened = open::<SessionMachine>(&directory(loaded)?, &open_options(&loaded.settings)).map_err(stop_it_first)?;
-    let state = match opened.sessions.iter().find(|there| there.name == *session).map(|there| &there.outcome) {
-        Some(Outcome::Serving { machine, .. }) => machine.session().clone(),
-        Some(Outcome::ReadOnly { damage: why, command, .. } | Outcome::Refused { reason: why, command }) => {
-            return Err(Failure::new(Exit::Data, format!("{why}\nto repair it: {command}")));
-        }
-        None => {
-            opened.store.create_session(session).map_err(|error| Failure::new(Exit::InputOutput, error))?;
-            Session::default()
-        }
+    let state = if let Some(state) = served(&opened, session)? {
+        state
+    } else {
+        opened.store.create_session(session).map_err(|error| Failure::new(Exit::InputOutput, error))?;
+        Session::default()
     };
     if state.nodes().next().is_some() || state.tasks().next().is_some() {
         let message = format!("session {session} is not empty: import into a new one with --session NAME");
@@ -269,6 +265,17 @@ pub(super) fn import(loaded: &Loaded, session: &SessionName, file: &Path, as_jso
                            "nodes": filled.nodes().count(), "tasks": filled.tasks().count(),
                            "messages": filled.messages().count(), "file": saved });
     output::show(&document, as_json)
+}
+
+/// The state of a session that can be written; `None` if there is no such session.
+pub(super) fn served(opened: &Opened<SessionMachine>, session: &SessionName) -> Result<Option<Session>, Failure> {
+    match opened.sessions.iter().find(|there| there.name == *session).map(|there| &there.outcome) {
+        Some(Outcome::Serving { machine, .. }) => Ok(Some(machine.session().clone())),
+        Some(Outcome::ReadOnly { damage: why, command, .. } | Outcome::Refused { reason: why, command }) => {
+            Err(Failure::new(Exit::Data, format!("{why}\nto repair it: {command}")))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Writes a snapshot, and waits for it. Says where it is.
@@ -290,7 +297,7 @@ fn save(store: &Arc<DirectoryStore>, session: &SessionName, state: &Session) -> 
 }
 
 /// Ends in order, so that the next start finds a closed journal. What opening had to say, it has logged.
-fn close(opened: &Opened<SessionMachine>) -> Result<(), Failure> {
+pub(super) fn close(opened: &Opened<SessionMachine>) -> Result<(), Failure> {
     let closed = opened.store.close(CLOSE_DEADLINE);
     closed.sealed.map_err(|trouble| Failure::new(Exit::InputOutput, trouble.message))
 }
@@ -299,7 +306,13 @@ fn close(opened: &Opened<SessionMachine>) -> Result<(), Failure> {
 pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write) -> Result<(), Failure> {
     let vfs = directory(loaded)?;
     let mut chat = Vec::new();
-    let seen = view::<SessionMachine>(&vfs, session, &mut |_, record| chat.extend(chat_in(record)));
+    let seen = view::<SessionMachine>(&vfs, session, &mut |_, record| {
+        let said = chat_in(record);
+        if said.clears {
+            chat.clear();
+        }
+        chat.extend(said.messages);
+    });
     let (machine, damage) = match seen? {
         View::State { machine, damage } => (machine, damage),
         View::Unknown => return Err(no_session(session)),

@@ -84,6 +84,16 @@ pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write
     Ok(true)
 }
 
+/// What the running daemon answers; `None`: none runs here.
+pub(super) fn call_if_running(loaded: &Loaded, method: &str, path: &str) -> Result<Option<Value>, Failure> {
+    let Some(daemon) = daemon(loaded)? else { return Ok(None) };
+    let answer = match daemon.request(method, path, "") {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        other => text(accepted(other.map_err(|error| unreachable(&daemon, &error))?)?)?,
+    };
+    parsed(&answer).map(Some)
+}
+
 /// `hotset healthcheck`: whether the daemon's loops turn.
 pub(super) fn healthcheck(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
     let daemon = Daemon::new(address(loaded), None, HEALTH_PATIENCE);
@@ -96,10 +106,20 @@ pub(super) fn healthcheck(loaded: &Loaded, as_json: bool) -> Result<(), Failure>
     output::show(&json!({ "healthy": true }), as_json)
 }
 
+/// What anybody is answered at this path: status and text.
+pub(super) fn look(loaded: &Loaded, path: &str) -> Result<(u16, String), Failure> {
+    let daemon = Daemon::new(address(loaded), None, HEALTH_PATIENCE);
+    let answer = daemon.request("GET", path, "").map_err(|error| unreachable(&daemon, &error))?;
+    Ok((answer.status, text(answer)?))
+}
+
 /// Asks, and reads the answer as JSON.
 fn call(loaded: &Loaded, method: &str, path: &str) -> Result<Value, Failure> {
-    let answer = text(ask(loaded, method, path)?)?;
-    serde_json::from_str(&answer).map_err(|_| Failure::new(Exit::Unavailable, "the daemon's answer is no JSON"))
+    parsed(&text(ask(loaded, method, path)?)?)
+}
+
+fn parsed(answer: &str) -> Result<Value, Failure> {
+    serde_json::from_str(answer).map_err(|_| Failure::new(Exit::Unavailable, "the daemon's answer is no JSON"))
 }
 
 /// Asks with the admin token; anything but success is a failure.
@@ -120,7 +140,7 @@ fn daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
 }
 
 /// Where a flag says that it listens; else where it says so itself; else where the settings say.
-fn address(loaded: &Loaded) -> SocketAddr {
+pub(super) fn address(loaded: &Loaded) -> SocketAddr {
     let network = &loaded.settings.network;
     let is_flag = |name| matches!(loaded.entries[name].origin, Origin::Flag(_));
     let noted = if is_flag("bind") || is_flag("http_port") { None } else { bound::read(&loaded.settings.data_dir) };
@@ -131,7 +151,7 @@ fn accepted(answer: Response) -> Result<Response, Failure> {
     let exit = match answer.status {
         200..300 => return Ok(answer),
         401 | 403 => Exit::Permission,
-        400 | 404 | 422 => Exit::Data,
+        400 | 404 | 409 | 422 => Exit::Data,
         429 | 503 => Exit::Unavailable,
         _ => Exit::InputOutput,
     };

@@ -55,6 +55,14 @@ pub fn prepare(path: &Path) -> Result<(), DataDirError> {
         }
         Err(source) => return Err(DataDirError::Create { path: path.into(), source }),
     }
+    check_writable(path)
+}
+
+/// Checks that this user may write into the data directory.
+pub fn check_writable(path: &Path) -> Result<(), DataDirError> {
+    if path.exists() && !path.is_dir() {
+        return Err(DataDirError::NotADirectory { path: path.into() });
+    }
     // Asked for the effective user, as files will be made by it.
     let writable = rustix::fs::accessat(
         rustix::fs::CWD,

@@ -2,7 +2,7 @@
 
 use super::health::Readiness;
 use super::status::{JournalStatus, Status};
-use crate::live::{ChatVisitor, Directory, SaveOutcome, SessionHandle, export};
+use crate::live::{ArchiveError, Archived, ChatVisitor, Directory, SaveOutcome, SessionHandle, export};
 use crate::ops::metrics::{self, Metrics};
 use crate::session::{ChatMessage, SessionName};
 use axum::Router;
@@ -67,6 +67,7 @@ pub fn router(console: Arc<Console>, peer: fn(&Request) -> Option<std::net::IpAd
     let guarded = Router::new()
         .route("/status", get(status))
         .route("/sessions/{name}/save", post(save))
+        .route("/sessions/{name}/archive", post(archive))
         .route("/sessions/{name}/backups", get(backups).post(back_up))
         .route("/sessions/{name}/export", get(export_session))
         .layer(middleware::from_fn_with_state((Arc::clone(&console), peer), require_admin));
@@ -144,6 +145,25 @@ async fn save_as(console: &Console, name: &str, reason: &str, also_backup: bool)
     match session.save(reason.to_owned(), also_backup).await {
         Ok(outcome) => saved(outcome),
         Err(stopping) => fault(StatusCode::SERVICE_UNAVAILABLE, &stopping.to_string()),
+    }
+}
+
+async fn archive(State(console): State<Arc<Console>>, Path(name): Path<String>) -> Response {
+    let session = match find(&console, &name) {
+        Ok(session) => session,
+        Err(response) => return response,
+    };
+    let status = |error: &ArchiveError| match error {
+        ArchiveError::Empty => StatusCode::CONFLICT,
+        ArchiveError::Busy | ArchiveError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        ArchiveError::Failed(_) | ArchiveError::NotCleared { .. } => StatusCode::INSUFFICIENT_STORAGE,
+    };
+    match session.archive().await {
+        Ok(Archived { file, bytes, seq, cleared }) => {
+            let archived = serde_json::json!({ "archive": file, "bytes": bytes, "seq": seq, "cleared": cleared });
+            json(StatusCode::OK, &archived)
+        }
+        Err(error) => fault(status(&error), &error.to_string()),
     }
 }
 

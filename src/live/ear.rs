@@ -11,6 +11,7 @@ pub(super) struct Ear {
     durable: AtomicU64,
     trouble: Mutex<Option<Trouble>>,
     saved: Mutex<Option<SaveOutcome>>,
+    archived: Mutex<Option<SaveOutcome>>,
     departures: AtomicBool,
     notify: Notify,
 }
@@ -41,6 +42,16 @@ impl Ear {
 
     pub(super) fn take_saved(&self) -> Option<SaveOutcome> {
         self.saved.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// An archive has ended. There is at most one at a time.
+    pub(super) fn archive_ended(&self, outcome: SaveOutcome) {
+        *self.archived.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.notify.notify_one();
+    }
+
+    pub(super) fn take_archived(&self) -> Option<SaveOutcome> {
+        self.archived.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A connection has ended.

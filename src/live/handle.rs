@@ -3,7 +3,7 @@
 use super::ear::Ear;
 use super::meter::Meter;
 use super::presence::PresenceBoard;
-use super::request::{Edit, EditError, JoinError, Joined, Request, ResumeToken};
+use super::request::{ArchiveError, Archived, Edit, EditError, JoinError, Joined, Request, ResumeToken};
 use super::session_task::{Origin, SessionTask};
 use super::subscriber::{Mode, Subscriber};
 use super::subscribers::Subscribers;
@@ -206,10 +206,23 @@ impl SessionHandle {
 
     /// Makes an edit in the daemon's own name, which may do everything; answered when it is durable, with its `seq`.
     pub async fn edit_as_daemon(&self, operations: Vec<Operation>) -> Result<u64, EditError> {
+        self.daemon_edit(operations, None).await
+    }
+
+    async fn daemon_edit(&self, operations: Vec<Operation>, by: Option<Arc<Subscriber>>) -> Result<u64, EditError> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.send(Request::DaemonEdit { operations, reply }).await;
+        let sent = self.send(Request::DaemonEdit { operations, by, reply }).await;
         sent.map_err(|_| EditError::Stopping)?;
         answer.await.map_err(|_| EditError::Stopping)?
+    }
+
+    /// Ends a project: all of the session becomes a kept backup, then nodes, tasks, chat and settings are gone. Answered
+    /// when that is durable. No edit is lost between the two: those that come meanwhile wait, and are refused when the
+    /// session has begun anew.
+    pub async fn archive(&self) -> Result<Archived, ArchiveError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Archive { reply }).await.map_err(|_| ArchiveError::Stopping)?;
+        answer.await.map_err(|_| ArchiveError::Stopping)?
     }
 
     /// Saves now, and says how it ended. Nothing is written if nothing has changed.
@@ -241,6 +254,12 @@ impl Membership {
     /// Hands edits to the session, in order. Waits while the session has too much to do.
     pub async fn edit(&self, edits: Vec<Edit>) -> Result<(), JoinError> {
         self.session.send(Request::Edits { subscriber: Arc::clone(&self.subscriber), edits }).await
+    }
+
+    /// As [`SessionHandle::edit_as_daemon`], on this member's account: refused once the session has begun anew under a
+    /// client that keeps what it has.
+    pub async fn edit_as_daemon(&self, operations: Vec<Operation>) -> Result<u64, EditError> {
+        self.session.daemon_edit(operations, Some(Arc::clone(&self.subscriber))).await
     }
 
     /// Tells everybody what the member is doing; nobody, if the name is somebody else's by now.

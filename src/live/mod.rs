@@ -26,7 +26,7 @@ pub use export::{ChatVisitor, EXPORT_VERSION, export};
 pub use handle::{Counts, LastSave, LiveSettings, Membership, SessionHandle, SessionOrigin, Shared};
 pub use meter::{Meter, Reading};
 pub use presence::{PresenceBoard, Signal};
-pub use request::{Edit, EditError, JoinError, Joined, ResumeToken, Start, Work};
+pub use request::{ArchiveError, Archived, Edit, EditError, JoinError, Joined, ResumeToken, Start, Work};
 pub use seed::{SeedError, SeedStep, seed};
 pub use subscriber::{Carried, Closing, Courier, Mode, Note, Refusal, Subscriber};
 pub use subscribers::Subscribers;

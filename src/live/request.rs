@@ -58,12 +58,74 @@ pub enum Start {
 }
 
 pub(super) enum Request {
-    Join { subscriber: Arc<Subscriber>, token: Option<ResumeToken>, reply: oneshot::Sender<Result<Joined, JoinError>> },
-    Edits { subscriber: Arc<Subscriber>, edits: Vec<Edit> },
-    DaemonEdit { operations: Vec<Operation>, reply: oneshot::Sender<Result<u64, EditError>> },
-    State { reply: oneshot::Sender<Session> },
-    Save { reason: String, also_backup: bool, reply: Option<oneshot::Sender<crate::storage::SaveOutcome>> },
-    Drain { save: bool, reply: oneshot::Sender<Option<crate::storage::SaveOutcome>> },
+    Join {
+        subscriber: Arc<Subscriber>,
+        token: Option<ResumeToken>,
+        reply: oneshot::Sender<Result<Joined, JoinError>>,
+    },
+    Edits {
+        subscriber: Arc<Subscriber>,
+        edits: Vec<Edit>,
+    },
+    DaemonEdit {
+        operations: Vec<Operation>,
+        /// On whose account, if on somebody's.
+        by: Option<Arc<Subscriber>>,
+        reply: oneshot::Sender<Result<u64, EditError>>,
+    },
+    Archive {
+        reply: oneshot::Sender<Result<Archived, ArchiveError>>,
+    },
+    State {
+        reply: oneshot::Sender<Session>,
+    },
+    Save {
+        reason: String,
+        also_backup: bool,
+        reply: Option<oneshot::Sender<crate::storage::SaveOutcome>>,
+    },
+    Drain {
+        save: bool,
+        reply: oneshot::Sender<Option<crate::storage::SaveOutcome>>,
+    },
+}
+
+/// A session that has begun anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archived {
+    /// The backup with all that was there: relative to the data directory.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// The newest event in it.
+    pub seq: u64,
+    /// The event with which the session has begun anew.
+    pub cleared: u64,
+}
+
+/// Why a session did not begin anew. Nothing in it was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArchiveError {
+    /// There is nothing in it.
+    #[error("there is nothing to archive: the session is empty")]
+    Empty,
+    /// Somebody else is at it.
+    #[error("the session is being archived already")]
+    Busy,
+    /// The backup could not be made; says why.
+    #[error("nothing was cleared, because no archive could be made: {0}")]
+    Failed(String),
+    /// The backup was made, but the session cannot be changed any more.
+    #[error("nothing was cleared: {why}. The archive has been made: {file}")]
+    NotCleared {
+        /// The backup.
+        file: String,
+        /// Why the session cannot be changed.
+        why: String,
+    },
+    /// The session's task has ended: the daemon stops.
+    #[error("the server is stopping: come back in a moment")]
+    Stopping,
 }
 
 /// Why an edit by the daemon itself was not made.

@@ -1,6 +1,7 @@
 //! The session task: the only place where a session's state changes. Takes requests in batches, decides and evolves
 //! each, hands the events to the journal, and shows them when they are durable.
 
+mod archiving;
 mod membership;
 mod saving;
 
@@ -11,7 +12,7 @@ use super::ear::Ear;
 use super::handle::Counts;
 use super::machine::EventRecord;
 use super::pending::{Pending, PendingAnswer};
-use super::request::{Edit, EditError, JoinError, Request, Work};
+use super::request::{ArchiveError, Archived, Edit, EditError, JoinError, Request, Work};
 use super::saves::SavePlan;
 use super::subscriber::{Closing, Mode, Note, Refusal, Subscriber};
 use super::{LiveSettings, Shared};
@@ -61,6 +62,8 @@ pub(super) struct SessionTask {
     /// Why this session is never written again in this run of the daemon.
     sealed: Option<Arc<str>>,
     draining: bool,
+    /// Who waits for the session to begin anew. Until then edits wait, too.
+    archiving: Option<oneshot::Sender<Result<Archived, ArchiveError>>>,
 }
 
 pub(super) struct Origin {
@@ -106,6 +109,7 @@ impl SessionTask {
             guests: Vec::new(),
             sealed: origin.sealed,
             draining: false,
+            archiving: None,
         }
     }
 
@@ -126,7 +130,7 @@ impl SessionTask {
                 () = &mut timer => {}
                 changed = self.settings.changed() => if changed.is_err() { break },
                 // After everybody else's tasks had their turn.
-                () = tokio::task::yield_now(), if may_decide && !self.backlog.is_empty() => {}
+                () = tokio::task::yield_now(), if may_decide && self.has_work() => {}
             }
             // Whatever has woken it, whoever asks now is to have a turn among those who wait.
             while !self.backlog.is_empty()
@@ -148,16 +152,23 @@ impl SessionTask {
         self.pending.cost() < PENDING_BYTES_MAX || self.ear.current_trouble().is_some()
     }
 
+    /// Whether edits wait that may be made.
+    fn has_work(&self) -> bool {
+        !self.backlog.is_empty() && self.archiving.is_none()
+    }
+
     /// One turn: everything that was heard and, as far as there is time, asked, without waiting for anything.
     fn turn(&mut self, batch: &mut Vec<Request>) {
         self.hear_trouble();
         let at = Timestamp(clock::now_ms());
+        self.hear_archived(at);
         let mut budget = Budget::default();
         for request in batch.drain(..) {
             self.take(request, &mut budget, at);
         }
         while !budget.is_spent()
             && self.may_decide()
+            && self.has_work()
             && let Some((subscriber, edit)) = self.backlog.next()
         {
             self.edit(&subscriber, edit, &mut budget, at);
@@ -176,7 +187,11 @@ impl SessionTask {
         match request {
             Request::Join { subscriber, token, reply } => self.join(subscriber, token, reply, at),
             Request::Edits { subscriber, edits } => self.take_edits(&subscriber, edits, budget, at),
-            Request::DaemonEdit { operations, reply } => self.daemon_edit(operations, reply, budget, at),
+            Request::DaemonEdit { operations, by, reply } => match self.refuses_daemon(by.as_deref()) {
+                Some(why) => _ = reply.send(Err(EditError::ReadOnly(why))),
+                None => self.daemon_edit(operations, reply, budget, at),
+            },
+            Request::Archive { reply } => self.archive(reply, at),
             Request::State { reply } => {
                 // Whoever asked may have gone.
                 _ = reply.send(self.durable.state(self.ear.durable_seq()).clone());
@@ -189,7 +204,7 @@ impl SessionTask {
     /// Edits are made at once as long as nobody waits and there is time.
     fn take_edits(&mut self, subscriber: &Arc<Subscriber>, edits: Vec<Edit>, budget: &mut Budget, at: Timestamp) {
         for edit in edits {
-            if self.backlog.is_empty() && !budget.is_spent() {
+            if self.backlog.is_empty() && !budget.is_spent() && self.archiving.is_none() {
                 self.edit(subscriber, edit, budget, at);
                 continue;
             }
@@ -233,6 +248,9 @@ impl SessionTask {
             subscriber.leave(Note::Reject { op, why: Refusal::ReadOnly(why) });
             return subscriber.wake();
         }
+        if subscriber.is_retired() {
+            return Self::refuse_retired(subscriber, op);
+        }
         if !self.holds_name(subscriber) {
             return self.refuse(subscriber, op, Rejection::NotJoined(subscriber.name.clone()));
         }
@@ -258,10 +276,6 @@ impl SessionTask {
         budget: &mut Budget,
         at: Timestamp,
     ) {
-        if let Some(why) = self.refuses_writes() {
-            _ = reply.send(Err(EditError::ReadOnly(why)));
-            return;
-        }
         let work = self.state.work_of(None, &operations);
         budget.before(work);
         let author = Author { name: MemberName::daemon(), role: Role::Admin };

@@ -62,6 +62,8 @@ pub enum Closing {
     Stopping,
     /// The same client has connected again elsewhere.
     Replaced,
+    /// The session begins anew, and what this client has is no part of it.
+    Archived,
 }
 
 /// Writes new events straight to a connection that waits for nothing else.
@@ -98,6 +100,9 @@ pub struct Subscriber {
     woken: AtomicBool,
     waker: AtomicWaker,
     gone: AtomicBool,
+    /// Its client cannot be told that the session begins anew.
+    of_one_project: bool,
+    retired: AtomicBool,
 }
 
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
@@ -105,7 +110,17 @@ static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 impl Subscriber {
     /// A new connection of a member.
     pub fn new(name: MemberName, role: Role, client: ClientId) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::made(name, role, client, false))
+    }
+
+    /// The same of a client that keeps what it has: when the session begins anew, nothing more is taken from it, and it
+    /// is told to close.
+    pub fn of_one_project(name: MemberName, role: Role, client: ClientId) -> Arc<Self> {
+        Arc::new(Self::made(name, role, client, true))
+    }
+
+    fn made(name: MemberName, role: Role, client: ClientId, of_one_project: bool) -> Self {
+        Self {
             name,
             role,
             client,
@@ -116,7 +131,20 @@ impl Subscriber {
             woken: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             gone: AtomicBool::new(false),
-        })
+            of_one_project,
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    /// The session begins anew. Whether that ends this connection.
+    pub(super) fn retire(&self) -> bool {
+        self.retired.store(self.of_one_project, Ordering::Release);
+        self.of_one_project
+    }
+
+    /// Whether the session has begun anew under this connection, which must end.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Whether this is another connection of the same client under the same name.

@@ -54,6 +54,9 @@ impl Store for Disk {
     fn save(&self, job: SaveJob) {
         self.inner.lock().unwrap().saves.push(job);
     }
+    fn archive(&self, job: SaveJob) {
+        self.inner.lock().unwrap().saves.push(job);
+    }
     fn resume_point(&self, _: &SessionName) -> ResumePoint {
         ResumePoint { branch: Branch(1), run: Run(3), runs: vec![(Run(2), 1), (Run(3), 1)] }
     }
@@ -706,4 +709,94 @@ async fn an_edit_of_the_daemon_may_be_refused() {
         stage.sync().await;
     });
     assert_eq!(edit, Ok(1), "nothing of what was refused has happened");
+}
+
+/// Somebody with a client that keeps what it has, as Blender does.
+fn keeper(name: &str) -> Arc<Subscriber> {
+    let plain = subscriber(name);
+    Subscriber::of_one_project(plain.name.clone(), plain.role, plain.client)
+}
+
+fn read_only(who: &Membership) -> Vec<u64> {
+    let refused = |note| {
+        if let Note::Reject { op, why: Refusal::ReadOnly(_) } = note { Some(op) } else { None }
+    };
+    who.subscriber().take_notes().into_iter().filter_map(refused).collect()
+}
+
+/// A session in which alice has said something, and the archive that has begun.
+async fn archiving() -> (Stage, Membership, tokio::task::JoinHandle<Result<Archived, ArchiveError>>, SaveJob) {
+    let stage = stage_with(Session::new());
+    let (_, alice) = stage.join_as(keeper("alice")).await;
+    stage.say(&alice, 1, "before").await;
+    stage.sync().await;
+    assert_eq!(acks(&alice), [(1, 2)]);
+    let session = stage.session.clone();
+    let archive = tokio::spawn(async move { session.archive().await });
+    settle().await;
+    let job = stage.disk.take_save().expect("the saver is asked");
+    assert_eq!(job.state.seq(), 2);
+    (stage, alice, archive, job)
+}
+
+#[tokio::test]
+async fn what_is_archived_is_what_is_cleared_and_edits_between_are_refused_not_lost() {
+    let (stage, alice, archive, job) = archiving().await;
+    let (_, bob) = stage.join("bob").await;
+    stage.say(&alice, 2, "between").await;
+    stage.say(&bob, 1, "between").await;
+    let busy = stage.at_once(stage.session.archive()).await;
+    assert_eq!(busy, Err(ArchiveError::Busy));
+    stage.sync().await;
+    assert!(alice.subscriber().take_notes().is_empty() && bob.subscriber().take_notes().is_empty(), "they wait");
+    let kept = saved(&job);
+    (job.done)(Ok(kept));
+    settle().await;
+    assert!(!archive.is_finished(), "not before it is durable");
+    assert_eq!((read_only(&alice), read_only(&bob)), (vec![2], vec![1]), "refused, so that they know");
+    stage.sync().await;
+    let archived = stage.at_once(archive).await.unwrap().unwrap();
+    assert_eq!((archived.file.as_str(), archived.seq, archived.cleared), ("x", 2, 4));
+    let state = stage.session.state().await.unwrap();
+    assert_eq!((state.messages().count(), state.online().count(), state.seq()), (0, 2, 4));
+    assert!(is_closed(&alice, Closing::Archived), "her client cannot begin anew");
+    assert!(!is_closed(&bob, Closing::Archived), "his can");
+    let late = Operation::SettingSet { key: "multi-user.initialised".into(), value: Some("true".into()) };
+    let late = stage.at_once(alice.edit_as_daemon(vec![late])).await;
+    assert!(matches!(late, Err(EditError::ReadOnly(_))), "{late:?}");
+    stage.say(&alice, 3, "late").await;
+    stage.say(&bob, 2, "new").await;
+    stage.sync().await;
+    assert_eq!((read_only(&alice), acks(&bob)), (vec![3], vec![(2, 5)]));
+}
+
+#[tokio::test]
+async fn if_no_archive_can_be_made_nothing_is_cleared_and_edits_go_on() {
+    let (stage, alice, archive, job) = archiving().await;
+    stage.say(&alice, 2, "between").await;
+    (job.done)(Err("no space left".to_owned()));
+    settle().await;
+    assert_eq!(stage.at_once(archive).await.unwrap(), Err(ArchiveError::Failed("no space left".to_owned())));
+    stage.sync().await;
+    assert_eq!(acks(&alice), [(2, 3)]);
+    assert_eq!(stage.session.state().await.unwrap().messages().count(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_changed_any_more_when_the_archive_is_made_is_not_cleared() {
+    let (stage, _alice, archive, job) = archiving().await;
+    stage.disk.trouble(Some("the disk is full"));
+    let kept = saved(&job);
+    (job.done)(Ok(kept));
+    let why = stage.at_once(archive).await.unwrap();
+    assert_eq!(why, Err(ArchiveError::NotCleared { file: "x".into(), why: "the disk is full".into() }));
+    assert_eq!(stage.session.state().await.unwrap().messages().count(), 1);
+}
+
+#[tokio::test]
+async fn there_is_nothing_to_archive_in_an_empty_session() {
+    let stage = stage_with(Session::new());
+    let (_, _alice) = stage.join("alice").await;
+    assert_eq!(stage.at_once(stage.session.archive()).await, Err(ArchiveError::Empty));
+    assert!(stage.disk.take_save().is_none());
 }

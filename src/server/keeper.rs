@@ -113,7 +113,13 @@ impl Keeper for DirectoryKeeper {
     }
 
     fn chat(&self, session: &SessionName, through: u64, visit: &mut dyn FnMut(&ChatMessage) -> ControlFlow<()>) {
-        self.store.past(session, 1, through, &mut |_, body| chat_in(body).iter().try_for_each(&mut *visit));
+        let mut first = 1;
+        self.store.past(session, 1, through, &mut |seq, body| {
+            first = if chat_in(body).clears { seq } else { first };
+            ControlFlow::Continue(())
+        });
+        self.store
+            .past(session, first, through, &mut |_, body| chat_in(body).messages.iter().try_for_each(&mut *visit));
     }
 
     fn refresh(&self, metrics: &Metrics) {
@@ -138,15 +144,28 @@ impl Keeper for DirectoryKeeper {
     }
 }
 
+/// What a record means to the chat.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// The session begins anew with it: what was said before is no part of it any more.
+    pub(crate) clears: bool,
+    /// What was said, after that.
+    pub(crate) messages: Vec<ChatMessage>,
+}
+
 /// What was said in this record.
-pub(crate) fn chat_in(record: &[u8]) -> Vec<ChatMessage> {
-    let Ok(event) = decode_event(record) else { return Vec::new() };
+pub(crate) fn chat_in(record: &[u8]) -> Said {
+    let mut said = Said::default();
+    let Ok(event) = decode_event(record) else { return said };
     let (author, at, seq) = (event.author, event.at, event.seq);
-    let message = |change| {
-        let Change::ChatPosted(ChatDraft { id: Some(id), kind, text }) = change else { return None };
-        Some(ChatMessage { id, kind, text, author: author.clone(), at, seq })
-    };
-    event.changes.into_iter().filter_map(message).collect()
+    for change in event.changes {
+        if let Change::ChatPosted(ChatDraft { id: Some(id), kind, text }) = change {
+            said.messages.push(ChatMessage { id, kind, text, author: author.clone(), at, seq });
+        } else if let Change::SessionCleared { .. } = change {
+            said = Said { clears: true, messages: Vec::new() };
+        }
+    }
+    said
 }
 
 fn signed(number: u64) -> i64 {

@@ -66,6 +66,11 @@ impl Chat {
         }
     }
 
+    /// Forgets every message; those that come are counted on.
+    pub(super) fn forget_all(&mut self) {
+        *self = Self { forgotten: self.forgotten + self.len(), ..Self::default() };
+    }
+
     /// How many of the oldest messages must go when `more` messages of `more_bytes` together are added. The newest
     /// stays, however large it is.
     pub(super) fn excess(&self, more: u64, more_bytes: u64, max: u64, max_bytes: u64) -> u64 {

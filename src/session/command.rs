@@ -99,6 +99,12 @@ pub enum Operation {
         /// JSON text; `None` removes it.
         value: Option<Bytes>,
     },
+    /// Ends a project: nodes, tasks, chat and settings are gone, members stay. Only the daemon itself asks for it, once
+    /// all of that is in a file.
+    SessionClear {
+        /// The file, relative to the data directory: 1 to 256 bytes.
+        archive: Arc<str>,
+    },
 }
 
 /// A whole node, as put.

@@ -112,6 +112,11 @@ pub enum Change {
         /// JSON text; `None`: it is gone.
         value: Option<Bytes>,
     },
+    /// A project has ended: nodes, tasks, chat and settings are gone, members stay.
+    SessionCleared {
+        /// The file that holds what was there, relative to the data directory.
+        archive: Arc<str>,
+    },
 }
 
 /// Something said in the chat.
@@ -183,6 +188,7 @@ impl Change {
             Self::MemberSet { metadata } => metadata.len(),
             Self::Restored { source } => source.len(),
             Self::Forgotten { members, clients, .. } => 80 * members.len() + 20 * clients.len(),
+            Self::SessionCleared { archive } => archive.len(),
             Self::SettingChanged { key, value } => key.len() + value.as_ref().map_or(0, Bytes::len),
         }
     }

@@ -1,5 +1,7 @@
 //! Evolving: applies what was decided. It cannot fail, needs no settings, and is all that recovery runs.
 
+use super::scene::Scene;
+use super::settings::Settings;
 use super::tasks::Stamp;
 use super::{Change, Event, Session};
 
@@ -44,6 +46,12 @@ impl Session {
                 }
             }
             Change::SettingChanged { key, value } => self.settings.set(key, value.as_ref()),
+            Change::SessionCleared { .. } => {
+                self.scene = Scene::default();
+                self.tasks.all_removed(stamp.seq);
+                self.chat.forget_all();
+                self.settings = Settings::default();
+            }
         }
     }
 }

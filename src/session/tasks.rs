@@ -123,6 +123,15 @@ impl Tasks {
         }
     }
 
+    /// Removes all tasks. As many as are remembered were removed: a client that has not noticed must not bring them back.
+    pub(super) fn all_removed(&mut self, seq: u64) {
+        let tasks = std::mem::take(&mut self.by_id);
+        let unremembered = tasks.len().saturating_sub(REMOVED_TASKS_REMEMBERED);
+        for id in tasks.keys().skip(unremembered) {
+            self.remember_removal(id.clone(), seq);
+        }
+    }
+
     /// Remembers that a task, which is not there, was removed, and forgets what was removed long before.
     pub(super) fn remember_removal(&mut self, id: TaskId, seq: u64) {
         self.removed.insert(id.clone(), seq);

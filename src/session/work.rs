@@ -43,7 +43,8 @@ impl Session {
             | Operation::TaskPut(_)
             | Operation::TaskPatch { .. }
             | Operation::TaskRemove { .. }
-            | Operation::ChatPost(_) => 0,
+            | Operation::ChatPost(_)
+            | Operation::SessionClear { .. } => 0,
         }
     }
 }

@@ -168,7 +168,7 @@ pub(crate) fn free_name(vfs: &dyn Vfs, directory: &Path, prefix: &str, at: Times
 fn is_backup_name(name: &str) -> bool {
     let stem = name.strip_suffix(".bin").unwrap_or_default();
     let Some(stamp) = stem.strip_prefix("snapshot_") else {
-        return stem.starts_with("pre_restore_") || stem.starts_with("pre_upgrade_");
+        return ["pre_restore_", "pre_upgrade_", "archived_"].iter().any(|prefix| stem.starts_with(prefix));
     };
     stamp.len() >= 15 && stamp.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
 }

@@ -181,6 +181,9 @@ pub trait Store: Send + Sync {
     fn listen(&self, session: &SessionName, listener: Arc<dyn Durable>);
     /// Queues a save. It waits for its `seq` to be durable before it publishes.
     fn save(&self, job: SaveJob);
+    /// Queues an archive: the state becomes a kept backup that rotation leaves alone, verified and durable under its
+    /// name before `done` is told. The current snapshot stays as it is.
+    fn archive(&self, job: SaveJob);
     /// What a resume token of the session is made of, and judged by.
     fn resume_point(&self, session: &SessionName) -> ResumePoint;
 }

@@ -17,6 +17,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// What whoever wants something written is told when nothing may be.
+const NOTHING_WRITTEN: &str = "nothing may be written: the data directory needs repair";
+
 /// An opened data directory. Dropping it abandons what is being saved; [`DirectoryStore::close`] ends in order.
 pub struct DirectoryStore {
     vfs: SharedVfs,
@@ -203,7 +206,14 @@ impl Store for DirectoryStore {
     fn save(&self, job: SaveJob) {
         match &self.running {
             Some(running) => running.saver.save(job),
-            None => (job.done)(Err("nothing may be written: the data directory needs repair".into())),
+            None => (job.done)(Err(NOTHING_WRITTEN.into())),
+        }
+    }
+
+    fn archive(&self, job: SaveJob) {
+        match &self.running {
+            Some(running) => running.saver.archive(job),
+            None => (job.done)(Err(NOTHING_WRITTEN.into())),
         }
     }
 

@@ -8,7 +8,7 @@ mod real;
 mod simulated;
 
 pub use counting::{CountingVfs, Counts};
-pub use real::RealVfs;
+pub use real::{RealVfs, Space};
 pub use simulated::{Fault, InjectedError, Operation, OperationKind, SimDisk, Survival, Unsynced, is_simulated_crash};
 
 use std::io;

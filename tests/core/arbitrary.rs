@@ -45,7 +45,13 @@ pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
 /// What becomes of the commands: the events that were accepted, and the state after all of them. Who asks for an edit
 /// joins first, most of the time: everybody else is refused everything.
 pub(crate) fn live(steps: &[Step], limits: &Limits) -> (Vec<Event>, Session) {
-    let (mut events, mut session) = (Vec::new(), Session::new());
+    let mut session = Session::new();
+    (continued(&mut session, steps, limits), session)
+}
+
+/// The same in a session in which something has happened.
+pub(crate) fn continued(session: &mut Session, steps: &[Step], limits: &Limits) -> Vec<Event> {
+    let mut events = Vec::new();
     for (step, at) in steps.iter().zip(1..) {
         let Some((author, command)) = step else {
             let event = Event::restored(session.seq() + 1, Timestamp(at), "a file");
@@ -56,14 +62,14 @@ pub(crate) fn live(steps: &[Step], limits: &Limits) -> (Vec<Event>, Session) {
         let offline = session.member(&author.name).is_none_or(|member| member.online.is_none());
         if offline && at % 8 != 0 && matches!(command, Command::Edit { .. }) {
             let client = ClientId(u128::from(author.name.as_str().as_bytes()[0] % 4));
-            events.extend(decided(&mut session, author, &Command::Join { client }, at, limits));
+            events.extend(decided(session, author, &Command::Join { client }, at, limits));
         }
-        events.extend(decided(&mut session, author, command, at, limits));
+        events.extend(decided(session, author, command, at, limits));
         if at % 4 == 0 {
-            events.extend(folded(&mut session, at, limits));
+            events.extend(folded(session, at, limits));
         }
     }
-    (events, session)
+    events
 }
 
 /// The daemon folds some of the deltas of the first node that has any. Nothing but the payload changes.
@@ -254,5 +260,6 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => json().prop_map(|text| Operation::MemberSet { metadata: Bytes::from(format!("{{\"a\":{text}}}")) }),
         2 => ("(multi-user\\.)?[a-c]", option::of(json()))
             .prop_map(|(key, value)| Operation::SettingSet { key: key.into(), value: value.map(Bytes::from) }),
+        1 => text().prop_map(|archive| Operation::SessionClear { archive }),
     ]
 }

@@ -156,6 +156,12 @@ fn newer_events() -> Vec<Event> {
     ]
 }
 
+/// The end of a project.
+fn cleared() -> Event {
+    let archive = "backups/kept/archived_20260101_000000.bin".into();
+    event(27, "~hotset", None, vec![Change::SessionCleared { archive }])
+}
+
 fn tasks() -> Vec<Change> {
     let task = |id: &str, status, node: Option<&str>| {
         Change::TaskPut(TaskPut {
@@ -236,7 +242,8 @@ fn compare(file: &str, bodies: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn events_of_version_1_decode_and_encode_as_they_always_did() {
-    let events: Vec<Event> = events().into_iter().chain([restored()]).chain(newer_events()).collect();
+    let events: Vec<Event> =
+        events().into_iter().chain([restored()]).chain(newer_events()).chain([cleared()]).collect();
     let bodies: Vec<_> = events.iter().map(|event| (event.seq.to_string(), encoded(event.clone()))).collect();
     let frozen = compare("events-v1.hex", &bodies);
     assert_eq!(frozen.len(), events.len());

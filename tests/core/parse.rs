@@ -114,6 +114,7 @@ pub(crate) fn operation(line: &str) -> Operation {
             let value = if words.take("to nothing") { None } else { words.value("to").map(Bytes::from) };
             Operation::SettingSet { key: key.into(), value }
         }
+        "clear" => Operation::SessionClear { archive: expand(&words.next()).into() },
         verb => match words.next().as_str() {
             "node" => node(verb, &mut words),
             "task" => task(verb, &mut words),

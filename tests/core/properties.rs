@@ -1,9 +1,9 @@
 //! Properties of every session: replay = live, snapshot and tail = replay, and what is stored comes back the same.
 
-use super::arbitrary::{json, json_patch, live, narrow_limits, steps};
+use super::arbitrary::{continued, json, json_patch, live, narrow_limits, steps};
 use hotset::formats::json::{self as json_text, Bounds};
 use hotset::live::machine::{EventRecord, SessionMachine, decode_event};
-use hotset::session::{Deltas, Event, Session, Timestamp};
+use hotset::session::{Author, Command, Decision, Deltas, Event, MemberName, Operation, Role, Session, Timestamp};
 use hotset::storage::{BadContent, Machine, RecordBody, Sections};
 use proptest::prelude::*;
 use std::io;
@@ -91,6 +91,30 @@ proptest! {
         record.encode(&mut body);
         prop_assert_eq!(decode_event(&body).expect("it was stored").seq, seq);
         prop_assert!(loaded(&saved(&machine), &machine).is_ok());
+    }
+
+    #[test]
+    fn a_session_that_begins_anew_keeps_its_members_and_goes_on_counting(before in steps(60), after in steps(20)) {
+        let (_, session) = live(&before, &narrow_limits());
+        let (seq, members) = (session.seq(), session.members().cloned().collect::<Vec<_>>());
+        let tasks: Vec<_> = session.tasks().map(|task| task.id.clone()).collect();
+        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let operations = vec![Operation::SessionClear { archive: "a file".into() }];
+        let decision = session.decide(&Command::Edit { op: None, operations }, &author, Timestamp(1), &narrow_limits());
+        let Ok(Decision::New(event)) = decision else { panic!("{decision:?}") };
+        prop_assert_eq!(decode_event(&encoded(&event)).expect("it was stored"), event.clone());
+        let mut cleared = session;
+        cleared.evolve(&event);
+        let totals = cleared.totals();
+        prop_assert_eq!((totals.nodes, totals.payload_bytes, totals.locked, totals.tasks), (0, 0, 0, 0));
+        prop_assert_eq!((totals.messages, totals.chat_bytes, totals.settings, cleared.seq()), (0, 0, 0, seq + 1));
+        prop_assert_eq!(cleared.members().cloned().collect::<Vec<_>>(), members);
+        prop_assert!(tasks.iter().all(|id| cleared.task_was_removed(id)));
+        let machine = SessionMachine::from(cleared.clone());
+        let loaded = loaded(&saved(&machine), &machine).expect("it was saved");
+        prop_assert_eq!(loaded.session(), &cleared);
+        let events = continued(&mut cleared, &after, &narrow_limits());
+        prop_assert!(events.iter().zip(seq + 2..).all(|(event, next)| event.seq == next));
     }
 
     #[test]

@@ -50,6 +50,7 @@ fn change(change: &Change) -> String {
         Change::SettingChanged { key, value: Some(value) } => {
             format!("set {key} to {}", String::from_utf8_lossy(value))
         }
+        Change::SessionCleared { archive } => format!("cleared the session, which is in {archive}"),
         Change::SettingChanged { key, value: None } => format!("removed the setting {key}"),
     }
 }

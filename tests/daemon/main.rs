@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod archive;
 mod command_line;
 mod data_directory;
+mod doctor;
 mod greedy;
 mod program;
 mod running;

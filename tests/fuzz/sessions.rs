@@ -112,6 +112,8 @@ pub(crate) fn busy() -> (Session, Vec<Event>) {
     for (name, client) in [("alice", 7), ("bob", 8)] {
         run(name, Command::Join { client: ClientId(client) });
     }
+    let clear = Command::Edit { op: None, operations: vec![Operation::SessionClear { archive: "a.bin".into() }] };
+    run("~hotset", clear);
     for (op, operation) in (1..).zip(operations()) {
         let key = OpKey { client: ClientId(7), op };
         run("alice", Command::Edit { op: Some(key), operations: vec![operation] });

@@ -7,7 +7,7 @@ use hotset::storage::fsck::{self, Condition};
 use hotset::storage::vfs::{
     Fault, InjectedError, Open, OperationKind, RealVfs, SharedVfs, SimDisk, Survival, Vfs, read_all,
 };
-use hotset::storage::{Machine, SaveJob, SaveState, Sections, Store, Summary, pinning, snapshot};
+use hotset::storage::{Machine, SaveJob, SaveOutcome, SaveState, Sections, Store, Summary, pinning, snapshot};
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -526,4 +526,59 @@ fn every_flipped_bit_and_every_cut_of_the_snapshot_costs_nothing_or_is_refused()
         let lock_and_its_pid = 4;
         assert!(image.changes() - before <= lock_and_its_pid, "cut at {cut}: something was written");
     }
+}
+
+/// Archives the state, and waits for it.
+fn archive(daemon: &Daemon) -> SaveOutcome {
+    let (tell, told) = channel();
+    daemon.store.archive(SaveJob {
+        session: daemon.session.clone(),
+        state: Box::new(daemon.toy.clone()),
+        reasons: vec!["archive".into()],
+        at: now(),
+        also_backup: false,
+        done: Box::new(move |outcome| tell.send(outcome).unwrap()),
+    });
+    told.recv().unwrap()
+}
+
+#[test]
+fn an_archive_is_there_for_good_before_anybody_is_told() {
+    let (sim, vfs) = disk();
+    let mut daemon = saved(&vfs, 2);
+    assert!(daemon.say("the end"));
+    let before = read_all(&sim, Path::new(LIVE), 1 << 20).unwrap();
+    let kept = archive(&daemon).unwrap();
+    assert!(kept.file.starts_with("backups/kept/archived_") && kept.seq == 3, "{kept:?}");
+    assert_eq!(read_all(&sim, Path::new(LIVE), 1 << 20).unwrap(), before, "the snapshot in place stays");
+    let cut = sim.crash_image(Survival::Nothing);
+    let name = Path::new(&kept.file).file_name().unwrap().to_str().unwrap();
+    let found = fsck::verify_backup(&cut, &daemon.session, name).unwrap();
+    assert!(found.kept && found.seq == 3, "{found:?}");
+    for number in 0..9 {
+        assert!(daemon.say(&number.to_string()));
+        daemon.save("auto-save").unwrap();
+    }
+    assert_eq!(files(&sim, "backups").len(), 3, "rotation goes on");
+    fsck::verify_backup(&sim, &daemon.session, name).expect("and leaves archives alone");
+}
+
+#[test]
+fn wherever_the_disk_fails_an_archive_is_whole_or_an_error() {
+    for step in 0..40 {
+        let (sim, vfs) = disk();
+        let daemon = saved(&vfs, 1);
+        sim.inject(Fault::ErrorsFrom(sim.changes() + step, InjectedError::Full));
+        let kept = archive(&daemon);
+        sim.clear_faults();
+        let whole = files(&sim, "backups/kept").iter().all(|path| snapshot::verify(&sim, path).is_ok());
+        assert!(whole, "step {step}: half an archive is under an archive's name");
+        if let Ok(kept) = kept {
+            assert!(step > 3 && files(&sim, "backups/kept") == [PathBuf::from(kept.file)]);
+            return;
+        }
+        archive(&daemon).expect("once the disk works again");
+        assert!(!files(&sim, "").iter().any(|path| path.extension().is_some_and(|e| e == "tmp")), "step {step}");
+    }
+    panic!("it never succeeded");
 }

@@ -170,6 +170,12 @@ impl Replica {
                 self.set_owner(&all, &Value::Null);
                 self.members.values_mut().for_each(|member| drop(member.insert("online".to_owned(), false.into())));
             }
+            "session.clear" => {
+                self.nodes.clear();
+                self.tasks.clear();
+                self.chat.clear();
+                self.settings.clear();
+            }
             unknown => return Err(io::Error::other(format!("unknown change {unknown}"))),
         }
         Ok(())

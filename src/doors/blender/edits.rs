@@ -147,7 +147,7 @@ impl Visit {
     async fn release(&self, nodes: &[NodeId]) -> Result<(), Farewell> {
         for some in nodes.chunks(RIGHTS_AT_ONCE) {
             let unlock = some.iter().map(|id| Operation::NodeUnlock { id: id.clone() }).collect();
-            if let Err(error) = self.room.handle.edit_as_daemon(unlock).await {
+            if let Err(error) = self.membership.edit_as_daemon(unlock).await {
                 tracing::debug!("{}: {error}", self.name());
             }
         }

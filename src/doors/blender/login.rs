@@ -132,7 +132,7 @@ async fn is_free(name: &str, id: PeerId, room: &Room) -> Result<(), String> {
 
 /// Makes the client a member of the session.
 pub(super) async fn enter(room: &Arc<Room>, name: MemberName, id: PeerId) -> Result<Membership, String> {
-    let subscriber = Subscriber::new(name, Role::Member, id.client());
+    let subscriber = Subscriber::of_one_project(name, Role::Member, id.client());
     let (joined, membership) = room.handle.join(subscriber, None).await.map_err(|error| match error {
         JoinError::Rejected(Rejection::NameTaken(_)) | JoinError::Replaced => "client already logged in".to_owned(),
         JoinError::Rejected(_) | JoinError::Stopping => error.to_string(),

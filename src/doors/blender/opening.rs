@@ -74,7 +74,7 @@ impl Visit {
 
     /// Takes away what somebody has left who began and did not end.
     async fn clear(&self, state: &Session) -> Result<u64, EditError> {
-        let handle = &self.room.handle;
+        let handle = &self.membership;
         let begin = Operation::SettingSet { key: INITIALISING.into(), value: Some(Bytes::from_static(b"true")) };
         let seq = handle.edit_as_daemon(vec![begin]).await?;
         let remains = state.nodes().filter(|node| node.payload.is_blender());
@@ -109,7 +109,7 @@ impl Visit {
         }
         let done = Operation::SettingSet { key: INITIALISED.into(), value: Some(Bytes::from_static(b"true")) };
         let begun = Operation::SettingSet { key: INITIALISING.into(), value: None };
-        match self.room.handle.edit_as_daemon(vec![done, begun]).await {
+        match self.membership.edit_as_daemon(vec![done, begun]).await {
             Ok(_) => {}
             Err(EditError::Stopping) => return Err(Farewell::Stopping),
             Err(error) => return Err(Farewell::Told(format!("the session could not be opened: {error}"))),

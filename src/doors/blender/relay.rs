@@ -112,6 +112,8 @@ fn part(
             parts.push(Part::Right(framed(&right(ids, owner_text(None)))));
         }
         Change::Restored { source } => parts.push(Part::Restored(Arc::clone(source))),
+        // All who were there are sent away by the session itself, also those who are not told of events yet.
+        Change::SessionCleared { .. } => {}
         Change::TaskPut(_) | Change::TaskPatched { .. } | Change::TaskRemoved { .. } | Change::ChatPosted(_) => {}
         Change::MemberJoined { .. } | Change::MemberLeft { .. } | Change::MemberSet { .. } => {}
         Change::SettingChanged { .. } | Change::Forgotten { .. } => {}

@@ -12,11 +12,11 @@ use super::people::Memory;
 use super::room::{Room, owner_text};
 use super::roster::Status;
 use super::said;
-use super::visit::{Stage, Visit, restored};
+use super::visit::{ARCHIVED, Stage, Visit, restored};
 use super::wire::Channel;
 use crate::live::{Following, Tail};
 use crate::ops::clock;
-use crate::session::{Change, Event, NodeId};
+use crate::session::{Change, Event, MemberName, NodeId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ impl Peer {
         let client = self.id.client();
         let member = state.online().find(|member| member.online.is_some_and(|online| online.client == client))?;
         let name = member.name.clone();
-        if room.roster.has(&name) {
+        if room.roster.has(&name) || has_begun_anew(&room, &name) {
             return None;
         }
         let membership = match enter(&room, name.clone(), self.id).await {
@@ -70,11 +70,9 @@ impl Peer {
 
     /// What a client is told that the server does not know.
     pub(super) fn unknown(&self) -> Farewell {
-        let restored_to = self.door.room().ok().and_then(|room| restored_to(&room));
-        Farewell::Told(restored_to.map_or_else(
-            || "the server was restarted and does not know you any more: connect again".to_owned(),
-            |what| restored(&what),
-        ))
+        let replaced = self.door.room().ok().and_then(|room| replaced(&room));
+        let unknown = || "the server was restarted and does not know you any more: connect again".to_owned();
+        Farewell::Told(replaced.unwrap_or_else(unknown))
     }
 }
 
@@ -142,18 +140,34 @@ impl Lately {
             Change::NodesUnlocked { ids } => self.owned.extend(ids.iter().cloned()),
             Change::TaskPut(_) | Change::TaskPatched { .. } | Change::TaskRemoved { .. } | Change::ChatPosted(_) => {}
             Change::MemberJoined { .. } | Change::MemberLeft { .. } | Change::MemberSet { .. } => {}
-            Change::Restored { .. } | Change::Forgotten { .. } | Change::SettingChanged { .. } => {}
+            Change::Restored { .. }
+            | Change::SessionCleared { .. }
+            | Change::Forgotten { .. }
+            | Change::SettingChanged { .. } => {}
         }
     }
 }
 
-/// What was restored lately, if something was.
-fn restored_to(room: &Room) -> Option<String> {
-    let restored = |event: &Arc<Event>| {
-        event
-            .changes
-            .iter()
-            .find_map(|change| if let Change::Restored { source } = change { Some(source.to_string()) } else { None })
+/// What clients are told whose state was replaced lately, if it was.
+fn replaced(room: &Room) -> Option<String> {
+    let told_of = |change: &Change| {
+        if let Change::Restored { source } = change {
+            return Some(restored(source));
+        }
+        matches!(change, Change::SessionCleared { .. }).then(|| ARCHIVED.to_owned())
     };
-    events_of(&room.handle.shared().tail, u64::MAX).iter().rev().find_map(restored)
+    let told = |event: &Arc<Event>| event.changes.iter().find_map(told_of);
+    events_of(&room.handle.shared().tail, u64::MAX).iter().rev().find_map(told)
+}
+
+/// Whether the session has begun anew since this member joined it: what their client has is no part of it then.
+fn has_begun_anew(room: &Room, name: &MemberName) -> bool {
+    let newest = |event: &Arc<Event>| {
+        event.changes.iter().rev().find_map(|change| {
+            let cleared = matches!(change, Change::SessionCleared { .. });
+            let joined = matches!(change, Change::MemberJoined { .. }) && event.author == *name;
+            (cleared || joined).then_some(cleared)
+        })
+    };
+    events_of(&room.handle.shared().tail, u64::MAX).iter().rev().find_map(newest).unwrap_or(false)
 }

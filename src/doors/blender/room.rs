@@ -187,6 +187,7 @@ fn is_about_people(event: &Event) -> bool {
     event.changes.iter().any(|change| match change {
         Change::TaskPut(_) | Change::TaskPatched { .. } | Change::TaskRemoved { .. } => true,
         Change::ChatPosted(_) | Change::Forgotten { .. } | Change::Restored { .. } => true,
+        Change::SessionCleared { .. } => true,
         Change::MemberJoined { .. } | Change::MemberLeft { .. } => true,
         // A task shows the name of the node that it is about.
         Change::NodePut(_) | Change::NodePatched { .. } | Change::NodesRemoved { .. } => false,

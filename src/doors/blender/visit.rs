@@ -175,6 +175,7 @@ impl Visit {
             Note::Health(mode) => self.health(&mode),
             Note::Saved(_) => {}
             Note::Closing(Closing::Stopping) => return Err(Farewell::Stopping),
+            Note::Closing(Closing::Archived) => return Err(Farewell::because(ARCHIVED)),
             Note::Closing(Closing::Replaced) => {
                 return Err(Farewell::because("this client has connected again elsewhere"));
             }
@@ -347,6 +348,9 @@ impl Visit {
         }
     }
 }
+
+/// What clients are told when the session begins anew.
+pub(super) const ARCHIVED: &str = "session archived: connect again";
 
 /// What clients are told after a restore.
 pub(super) fn restored(what: &str) -> String {

@@ -384,7 +384,8 @@ impl Connection {
             Note::Closing(why) => {
                 let reason = match why {
                     Closing::Stopping => CloseReason::Stopping,
-                    Closing::Replaced => CloseReason::Replaced,
+                    // Clients of this door are never sent away by that: they are told as an event.
+                    Closing::Replaced | Closing::Archived => CloseReason::Replaced,
                 };
                 self.socket.say(&Outgoing::Closing { reason: reason.text(), retry_in_ms: reason.retry_in_ms() });
                 return Err(Turn::Over(Some(reason)));

@@ -281,6 +281,10 @@ fn write_change(out: &mut Object, event: &Event, change: &Change) {
             out.field("key", &**key);
             out.json("value", value.as_ref().unwrap_or(&Bytes::from_static(b"null")));
         }
+        Change::SessionCleared { archive } => {
+            out.field("do", "session.clear");
+            out.field("archive", &**archive);
+        }
         Change::Forgotten { .. } => {}
     }
 }

@@ -517,6 +517,9 @@ enum Change {
     /// Everybody is offline, every lock is released.
     #[serde(rename = "session.restore")]
     SessionRestore { source: String },
+    /// Nodes, tasks, chat and settings are gone; members stay. The named file at the server has what was there.
+    #[serde(rename = "session.clear")]
+    SessionClear { archive: String },
 }
 
 /// A node of the state.
@@ -718,6 +721,10 @@ mod tests {
         let restored = Event::restored(session.seq() + 1, Timestamp(8), "a backup");
         session.evolve(&restored);
         events.push(Arc::new(restored));
+        // What is played is asked for afterwards, so it is not cleared but told only.
+        let changes = vec![session::Change::SessionCleared { archive: "archived.bin".into() }];
+        let (seq, author) = (session.seq() + 1, MemberName::daemon());
+        events.push(Arc::new(Event { seq, at: Timestamp(9), author, op: None, changes }));
         (session, events)
     }
 
@@ -755,7 +762,7 @@ mod tests {
     #[test]
     fn bytes_that_grow_are_written_in_both_formats() {
         let (session, events) = play();
-        let [.., append, _, fold, _] = &events[..] else { panic!("there are more") };
+        let [.., append, _, fold, _, _] = &events[..] else { panic!("there are more") };
         let change = |text: &str| serde_json::from_str::<Value>(text).unwrap()["changes"][0].clone();
         let shown = |event: &Arc<Event>| change(&texts(&encode::events_json(std::slice::from_ref(event)).parts)[0]);
         assert_eq!(shown(append), json!({"do":"node.patch","id":"raw","set":{},"append_base64":"b25l"}));

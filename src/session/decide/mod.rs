@@ -135,6 +135,7 @@ impl Deciding<'_> {
             Operation::ChatPost(draft) => self.chat_post(draft),
             Operation::MemberSet { metadata } => self.member_set(metadata),
             Operation::SettingSet { key, value } => self.setting_set(key, value.as_ref()),
+            Operation::SessionClear { archive } => self.session_clear(archive),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Decides what is asked of the session's settings.
+//! Decides what is asked of the session's settings, and that it begins anew.
 
 use super::{Deciding, invalid, text, within};
 use crate::formats::json;
@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 /// Most bytes of a key.
 const KEY_BYTES: usize = 64;
+
+/// Most bytes of the path of an archive.
+const ARCHIVE_BYTES: usize = 256;
 
 impl Deciding<'_> {
     pub(super) fn setting_set(&self, key: &Arc<str>, value: Option<&Bytes>) -> Result<Change, Rejection> {
@@ -34,5 +37,14 @@ impl Deciding<'_> {
             }
         }
         Ok(Change::SettingChanged { key: Arc::clone(key), value: value.cloned() })
+    }
+
+    /// Whether everything is in that file is for whoever asks to know.
+    pub(super) fn session_clear(&self, archive: &Arc<str>) -> Result<Change, Rejection> {
+        if !self.author.name.is_daemon() {
+            return Err(Rejection::Reserved("clearing the session".to_owned()));
+        }
+        text("archive", archive, 1, ARCHIVE_BYTES)?;
+        Ok(Change::SessionCleared { archive: Arc::clone(archive) })
     }
 }

@@ -45,6 +45,7 @@ pub enum ChangeV1 {
     Restored { source: Arc<str> },
     Forgotten { messages: u64, members: Vec<Arc<str>>, clients: Vec<u128> },
     SettingChanged { key: Arc<str>, value: Option<Bytes> },
+    SessionCleared { archive: Arc<str> },
 }
 
 /// STORED. Something said.
@@ -110,6 +111,7 @@ impl From<&Change> for ChangeV1 {
             Change::SettingChanged { key, value } => {
                 Self::SettingChanged { key: Arc::clone(key), value: value.clone() }
             }
+            Change::SessionCleared { archive } => Self::SessionCleared { archive: Arc::clone(archive) },
         }
     }
 }
@@ -150,6 +152,7 @@ impl TryFrom<ChangeV1> for Change {
                 clients: clients.into_iter().map(ClientId).collect(),
             },
             ChangeV1::SettingChanged { key, value } => Self::SettingChanged { key, value },
+            ChangeV1::SessionCleared { archive } => Self::SessionCleared { archive },
         })
     }
 }

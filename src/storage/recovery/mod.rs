@@ -17,7 +17,7 @@ pub(crate) use survey::{LiveFile, Survey};
 use crate::ops::random;
 use crate::session::{SessionName, Timestamp};
 use crate::storage::Machine;
-use crate::storage::backups::SessionFiles;
+use crate::storage::backups::{self, SessionFiles};
 use crate::storage::fsck::session_names;
 use crate::storage::state_file;
 use crate::storage::store::DirectoryStore;
@@ -113,21 +113,34 @@ fn default_first(names: BTreeSet<SessionName>) -> Vec<SessionName> {
 pub(crate) fn lock(vfs: &dyn Vfs) -> Result<Box<dyn Send>, OpenError> {
     let unusable = |error| OpenError::unusable(vfs, error);
     vfs.create_dir(Path::new("")).map_err(unusable)?;
+    let guard = lock_held(vfs)?;
+    // For messages only: a directory without it is as well locked.
+    if let Err(error) = write_pid(vfs, Path::new(LOCK_FILE)) {
+        tracing::debug!(%error, "The process id could not be written to LOCK");
+    }
+    Ok(guard)
+}
+
+fn lock_held(vfs: &dyn Vfs) -> Result<Box<dyn Send>, OpenError> {
+    let unusable = |error| OpenError::unusable(vfs, error);
     let path = Path::new(LOCK_FILE);
     match vfs.lock(path) {
-        Ok(guard) => {
-            // For messages only: a directory without it is as well locked.
-            if let Err(error) = write_pid(vfs, path) {
-                tracing::debug!(%error, "The process id could not be written to LOCK");
-            }
-            Ok(guard)
-        }
+        Ok(guard) => Ok(guard),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             let text = read_all(vfs, path, 64).unwrap_or_default();
             let pid = String::from_utf8_lossy(&text).trim().parse().ok();
             Err(OpenError::Locked { directory: vfs.display(Path::new("")), pid })
         }
         Err(error) => Err(unusable(error)),
+    }
+}
+
+/// Whether the directory is free to be opened; an error that names the process if not. Changes nothing.
+pub fn who_locks(vfs: &dyn Vfs) -> Result<(), OpenError> {
+    let unusable = |error| OpenError::unusable(vfs, error);
+    match backups::stat_or_missing(vfs, Path::new(LOCK_FILE)).map_err(unusable)? {
+        Some(_) => lock_held(vfs).map(drop),
+        None => Ok(()),
     }
 }
 

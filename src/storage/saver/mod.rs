@@ -3,6 +3,7 @@
 //! At most one save per session is pending; further requests merge into it. A save that fails leaves the old
 //! snapshot as it was.
 
+mod archive;
 mod publish;
 mod queue;
 

@@ -43,7 +43,7 @@ pub(crate) struct Shelf {
     /// Whether the journal has yet to learn of `published`.
     pub(crate) unrecorded: bool,
     /// Whether a failed save left a file behind.
-    untidy: bool,
+    pub(super) untidy: bool,
     /// The journal is not needed up to here.
     pub(crate) released: u64,
     /// The file written last because the snapshot had been changed by hand.
@@ -370,7 +370,7 @@ impl Shelf {
         Ok(None)
     }
 
-    fn header(&self, setup: &SaverSetup, order: &Order<'_>, purpose: Purpose) -> Header {
+    pub(super) fn header(&self, setup: &SaverSetup, order: &Order<'_>, purpose: Purpose) -> Header {
         Header {
             lineage: setup.lineage,
             branch: self.branch,
@@ -400,7 +400,7 @@ fn shown(path: Option<PathBuf>) -> Option<String> {
     path.map(|path| path.display().to_string())
 }
 
-fn saved(order: &Order<'_>, bytes: u64, file: &Path, published: bool) -> Saved {
+pub(super) fn saved(order: &Order<'_>, bytes: u64, file: &Path, published: bool) -> Saved {
     Saved {
         seq: order.state.seq(),
         at: order.at,

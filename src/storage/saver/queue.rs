@@ -1,10 +1,10 @@
-//! The saver's queue and thread: at most one pending save per session, and an end with a deadline.
+//! The saver's queue and thread: at most one pending save per session, archives before them, and an end with a deadline.
 
 use super::SaverSetup;
-use super::publish::{Order, Shelf};
+use super::publish::{Order, SaveError, Shelf};
 use crate::ops::{background, clock};
 use crate::session::{SessionName, Timestamp};
-use crate::storage::{SaveJob, SaveOutcome, SaveState};
+use crate::storage::{SaveJob, SaveOutcome, SaveState, Saved};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,6 +53,8 @@ impl From<SaveJob> for Pending {
 struct Queue {
     order: VecDeque<SessionName>,
     pending: BTreeMap<SessionName, Pending>,
+    /// Never merged: whoever asked for one relies on exactly that state being in it.
+    archives: VecDeque<SaveJob>,
     working: bool,
     closed: bool,
 }
@@ -63,6 +65,12 @@ struct Shared {
     /// Each behind a lock of its own, which a save holds to its end; nobody waits for one of another session.
     shelves: Mutex<BTreeMap<SessionName, Slot>>,
     abandon: AtomicBool,
+}
+
+/// What the thread does next.
+enum Task {
+    Save(SessionName, Pending),
+    Archive(SaveJob),
 }
 
 /// A shelf, or nothing once it has been taken out.
@@ -129,6 +137,18 @@ impl Saver {
         self.shared.changed.notify_all();
     }
 
+    /// Queues an archive.
+    pub(crate) fn archive(&self, job: SaveJob) {
+        let mut queue = locked(&self.shared.queue);
+        if queue.closed {
+            drop(queue);
+            (job.done)(Err("the store is closed".into()));
+            return;
+        }
+        queue.archives.push_back(job);
+        self.shared.changed.notify_all();
+    }
+
     /// Finishes what is queued. After `deadline` it abandons the rest: nothing half-written is ever published.
     /// Returns whether everything was saved.
     pub(crate) fn close(&self, deadline: Duration) -> bool {
@@ -136,14 +156,16 @@ impl Saver {
         let mut queue = locked(&self.shared.queue);
         queue.closed = true;
         self.shared.changed.notify_all();
-        while queue.working || !queue.order.is_empty() {
+        while queue.working || !queue.order.is_empty() || !queue.archives.is_empty() {
             let left = end.saturating_duration_since(clock::instant());
             if left.is_zero() {
                 self.shared.abandon.store(true, Ordering::Release);
                 queue.order.clear();
                 let forsaken = std::mem::take(&mut queue.pending);
+                let archives = std::mem::take(&mut queue.archives);
                 drop(queue);
-                for tell in forsaken.into_values().flat_map(|pending| pending.done) {
+                let saves = forsaken.into_values().flat_map(|pending| pending.done);
+                for tell in saves.chain(archives.into_iter().map(|job| job.done)) {
                     tell(Err("abandoned because the daemon stops".into()));
                 }
                 return false;
@@ -169,26 +191,40 @@ impl Drop for Saver {
 
 fn work(shared: &Shared, setup: &SaverSetup) {
     background::give_way();
-    while let Some((name, pending)) = next(shared) {
-        let Pending { state, reasons, at, also_backup, done } = pending;
-        let order = Order { state: &*state, reasons: &reasons, at, also_backup, abandon: &shared.abandon };
-        let slot = locked(&shared.shelves).get(&name).cloned().unwrap_or_default();
-        let outcome = match &mut *locked(&slot) {
-            Some(shelf) => attempt(shelf, setup, &order),
-            None => Err(format!("there is no session {name}")),
-        };
-        if let Err(why) = &outcome {
-            tracing::error!(session = %name, "Failed to save: {why}");
-        }
-        // Freeing a large state takes a while, which is why it happens on this thread.
-        drop(state);
-        unpin_idle(shared, setup, at);
-        for tell in done {
-            tell(outcome.clone());
+    while let Some(task) = next(shared) {
+        match task {
+            Task::Save(name, pending) => save(shared, setup, &name, pending),
+            Task::Archive(job) => archive(shared, setup, job),
         }
         locked(&shared.queue).working = false;
         shared.changed.notify_all();
     }
+}
+
+fn save(shared: &Shared, setup: &SaverSetup, name: &SessionName, pending: Pending) {
+    let Pending { state, reasons, at, also_backup, done } = pending;
+    let order = Order { state: &*state, reasons: &reasons, at, also_backup, abandon: &shared.abandon };
+    let outcome = on_shelf(shared, name, |shelf| shelf.save(setup, &order));
+    if let Err(why) = &outcome {
+        tracing::error!(session = %name, "Failed to save: {why}");
+    }
+    // Freeing a large state takes a while, which is why it happens on this thread.
+    drop(state);
+    unpin_idle(shared, setup, at);
+    for tell in done {
+        tell(outcome.clone());
+    }
+}
+
+fn archive(shared: &Shared, setup: &SaverSetup, job: SaveJob) {
+    let SaveJob { session: name, state, reasons, at, also_backup, done } = job;
+    let order = Order { state: &*state, reasons: &reasons, at, also_backup, abandon: &shared.abandon };
+    let outcome = on_shelf(shared, &name, |shelf| shelf.archive(setup, &order));
+    if let Err(why) = &outcome {
+        tracing::error!(session = %name, "Failed to archive: {why}");
+    }
+    drop(state);
+    done(outcome);
 }
 
 fn unpin_idle(shared: &Shared, setup: &SaverSetup, now: Timestamp) {
@@ -202,25 +238,36 @@ fn unpin_idle(shared: &Shared, setup: &SaverSetup, now: Timestamp) {
     }
 }
 
-/// The saver must survive a state that cannot be written: every later save depends on it.
-fn attempt(shelf: &mut Shelf, setup: &SaverSetup, order: &Order<'_>) -> SaveOutcome {
-    match catch_unwind(AssertUnwindSafe(|| shelf.save(setup, order))) {
+/// Does something with the session's files. The saver must survive a state that cannot be written: every later save
+/// depends on it.
+fn on_shelf(
+    shared: &Shared,
+    name: &SessionName,
+    write: impl FnOnce(&mut Shelf) -> Result<Saved, SaveError>,
+) -> SaveOutcome {
+    let slot = locked(&shared.shelves).get(name).cloned().unwrap_or_default();
+    let Some(shelf) = &mut *locked(&slot) else { return Err(format!("there is no session {name}")) };
+    match catch_unwind(AssertUnwindSafe(|| write(shelf))) {
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(_) => Err("the state could not be written (a defect; please report it)".into()),
     }
 }
 
-/// The next save, in the order they were asked for; `None` when the queue is closed and empty.
-fn next(shared: &Shared) -> Option<(SessionName, Pending)> {
+/// The next archive, or the next save, in the order they were asked for; `None` when the queue is closed and empty.
+fn next(shared: &Shared) -> Option<Task> {
     let mut queue = locked(&shared.queue);
     loop {
         if shared.abandon.load(Ordering::Acquire) {
             return None;
         }
+        if let Some(job) = queue.archives.pop_front() {
+            queue.working = true;
+            return Some(Task::Archive(job));
+        }
         if let Some(name) = queue.order.pop_front() {
             let pending = queue.pending.remove(&name)?;
             queue.working = true;
-            return Some((name, pending));
+            return Some(Task::Save(name, pending));
         }
         if queue.closed {
             return None;

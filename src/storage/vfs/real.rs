@@ -71,6 +71,24 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Resu
     }
 }
 
+/// How full a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that this user may still write.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+impl RealVfs {
+    /// How full the disk is.
+    pub fn space(&self) -> io::Result<Space> {
+        let stat = rustix::fs::fstatvfs(self.root_fd()?)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
+    }
+}
+
 impl Vfs for RealVfs {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn VfsFile>> {
         let (parent, name) = self.parent(path)?;
@@ -155,8 +173,7 @@ impl Vfs for RealVfs {
     }
 
     fn free_space(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(self.root_fd()?)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        Ok(self.space()?.free)
     }
 
     fn display(&self, path: &Path) -> String {

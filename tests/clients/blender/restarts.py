@@ -210,6 +210,42 @@ def restores_disconnect_everybody():
     for_each((by_copy, by_copy_after_a_crash, by_copy_while_running, by_command), one)
 
 
+# --- the end of a project ----------------------------------------------------------------------------------------
+
+
+def the_end_of_a_project_sends_everybody_away_and_the_next_one_begins():
+    with Hotset(SAVE_INTERVAL=3600) as daemon, Crew(daemon.folder) as crew:
+        daemon.start()
+        peers, keys = running(crew, daemon, *VERSIONS)
+        before = settle(peers)
+        waiting = crew.hire("0.9.10")
+        for number, peer in enumerate(peers):
+            peer.ask("load", log=str(daemon.folder / f"archive-{number}.log"), rate=50, seed=number)
+        time.sleep(1)
+        done = daemon.run("sessions", "archive")
+        expect(done.returncode, 0, f"hotset sessions archive: {done.stdout}{done.stderr}")
+        for peer in peers:
+            peer.until_gone("session archived: connect again", timeout=20)
+            peer.ask("load_end")
+        # Nothing of the old project has found its way into the new one, which is in its lobby.
+        waiting.lobby(daemon, "waiting")
+        waiting.add("Scene", "new", push=False)
+        waiting.init()
+        peers[-1].join(daemon, "again")
+        peers[-1].add("Object", "new, too")
+        expect(set(settle([waiting, peers[-1]], nodes=2)) & set(before), set(), "old nodes in the new project")
+        for peer in (waiting, peers[-1]):
+            peer.leave()
+        daemon.stop()
+        archive = next((daemon.data / "backups" / "kept").glob("archived_*.bin")).name
+        done = daemon.run("restore", archive)
+        expect(done.returncode, 0, f"hotset restore: {done.stdout}{done.stderr}")
+        daemon.start()
+        fresh = crew.hire("0.9.12").join(daemon, "fresh")
+        expect(set(settle([fresh], nodes=len(before))), set(before), "the nodes of the archive")
+        expect(keys["mesh"] in settle([fresh]), True, "the mesh is among them")
+
+
 # --- a full disk -------------------------------------------------------------------------------------------------
 
 
@@ -321,5 +357,5 @@ def what_anybody_has_seen_survives_kills():
 SCENARIOS = [
     all_is_there_after_everybody_has_left_and_a_kill, zeromq_clients_do_not_notice_a_restart,
     what_a_surviving_client_had_under_way_is_not_held_against_it, restores_disconnect_everybody,
-    a_full_disk_is_told_and_loses_nothing, what_anybody_has_seen_survives_kills,
+    the_end_of_a_project_sends_everybody_away_and_the_next_one_begins, a_full_disk_is_told_and_loses_nothing, what_anybody_has_seen_survives_kills,
 ]  # fmt: skip

@@ -351,6 +351,13 @@ export class Replica {
     for (const member of this.members.values()) member.online = false;
   }
 
+  "session.clear"() {
+    this.nodes.clear();
+    this.tasks.clear();
+    this.chat.length = 0;
+    this.settings.clear();
+  }
+
   /** The whole state in a form that is equal for equal states; payloads as fingerprints. */
   async dump() {
     const sorted = (map) => [...map.keys()].sort(byCodePoint).map((key) => map.get(key));

@@ -350,6 +350,12 @@ class Replica:
         for member in self.members.values():
             member["online"] = False
 
+    def on_session_clear(self, change, event):
+        self.nodes.clear()
+        self.tasks.clear()
+        self.chat.clear()
+        self.settings.clear()
+
     def dump(self):
         """The whole state in a form that is equal for equal states; payloads as fingerprints."""
         nodes = []

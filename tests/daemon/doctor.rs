@@ -1,0 +1,97 @@
+//! The doctor: what it finds of an installation that is well, stopped, or wrong.
+
+use crate::program::{Ended, Place};
+use crate::running::Running;
+use serde_json::Value;
+use std::net::TcpListener;
+
+/// A port of which the two after it are free, too.
+fn three_ports() -> u16 {
+    (20_000 + u16::try_from(std::process::id() % 5_000).unwrap()..32_000)
+        .step_by(3)
+        .find(|port| (0..3).all(|offset| TcpListener::bind(("127.0.0.1", port + offset)).is_ok()))
+        .unwrap()
+}
+
+fn examined(place: &Place, settings: &[&str]) -> (i32, Vec<(String, String, String)>) {
+    let ended = place.run(&[&["doctor", "--json"], settings].concat());
+    let report: Value = serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    assert_eq!(report["ok"], ended.code == 0, "{ended:?}");
+    let text = |check: &Value, name: &str| check[name].as_str().unwrap().to_owned();
+    let checks = report["checks"].as_array().unwrap().iter();
+    (ended.code, checks.map(|check| (text(check, "grade"), text(check, "check"), text(check, "text"))).collect())
+}
+
+/// The grade of the first check of that name whose text contains this.
+fn grade<'a>(checks: &'a [(String, String, String)], name: &str, part: &str) -> &'a str {
+    let found = checks.iter().find(|(_, check, text)| check == name && text.contains(part));
+    found.map_or_else(|| panic!("no {name} with {part:?} in {checks:#?}"), |(grade, ..)| grade)
+}
+
+fn lines_fit(ended: &Ended) {
+    assert!(ended.out.lines().all(|line| line.chars().count() <= 80), "{ended:?}");
+}
+
+#[test]
+fn a_running_daemon_and_its_doors_are_well() {
+    let place = Place::new();
+    let port = three_ports().to_string();
+    let environment = [("PORT", port.as_str())];
+    let mut daemon = Running::start_with(&place, &[], &environment);
+    daemon.says("Listening on http://");
+    let (code, checks) = examined(&place, &["--port", &port]);
+    assert_eq!(code, 0, "{checks:#?}");
+    for (name, part) in [
+        ("settings", "valid"),
+        ("data directory", "writable"),
+        ("free space", "MiB"),
+        ("daemon", "runs"),
+        ("ready", "serves"),
+        ("files", "headers only"),
+        ("reachable", "only from this machine"),
+        ("Blender port", "PORT, commands"),
+        ("Blender port", "PORT + 1"),
+        ("Blender port", "PORT + 2"),
+        ("Blender door", "version 0."),
+        ("server password", "none"),
+        ("admin password", "generated"),
+    ] {
+        let grade = grade(&checks, name, part);
+        assert!(grade == "ok" || (name, grade) == ("free space", "warn"), "{name}: {checks:#?}");
+    }
+    let (code, checks) = examined(&place, &["--port", "19"]);
+    assert_eq!((code, grade(&checks, "Blender port", "19 (PORT, commands) does not answer")), (1, "FAIL"));
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_stopped_daemon_whose_ports_are_taken_is_told_so_in_lines_that_fit() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = place.run(&["doctor", "--http-port", &port]);
+    lines_fit(&ended);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.out.contains(&format!("FAIL  HTTP port: {port} is in use by another program")), "{ended:?}");
+    assert!(ended.out.contains("warn  data directory: data is not there"), "{ended:?}");
+    assert!(!place.path().join("data").exists(), "it changes nothing");
+}
+
+#[test]
+fn wrong_settings_old_files_and_damage_are_found_together() {
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &[]);
+    daemon.says("Listening on http://");
+    assert_eq!(daemon.stop(), 0);
+    place.write("data/session_snapshot.pkl", "old");
+    place.write("data/backups/snapshot_20260101_000000.bin", "not a snapshot");
+    place.write(".env", "SAVE_INTERVAL=never\nSERVER_PASSWORD=\nBIND=0.0.0.0\nPORT=0\nHTTP_PORT=0\n");
+    let (code, checks) = examined(&place, &[]);
+    assert_eq!(code, 1, "{checks:#?}");
+    assert_eq!(grade(&checks, "settings", "SAVE_INTERVAL is \"never\""), "FAIL");
+    assert_eq!(grade(&checks, "daemon", "none runs"), "warn");
+    assert_eq!(grade(&checks, "files", "snapshot_20260101_000000.bin"), "FAIL");
+    assert_eq!(grade(&checks, "old server", "hotset import"), "warn");
+    assert_eq!(grade(&checks, "server password", "Set SERVER_PASSWORD"), "warn");
+    lines_fit(&place.run(&["doctor"]));
+}
