@@ -233,7 +233,7 @@ impl Peer {
             Inbound::Node(node) => visit.node(node).await,
             Inbound::Commit(commit) => visit.commit(commit).await,
             Inbound::Delete(id) => visit.delete(id).await,
-            Inbound::Right(right) => visit.right(right).await,
+            Inbound::Right(right) => visit.right(right, lines).await,
             Inbound::Metadata(said) => visit.says(said).await,
             Inbound::Kick(name) => {
                 visit.kick(&name);
