@@ -34,6 +34,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::watch as channel;
 
 /// How long the final save may take. What it misses is in the journal.
@@ -151,6 +152,7 @@ impl Daemon {
         live: channel::Sender<LiveSettings>,
     ) -> Result<Self, ServeError> {
         let Sessions { directory, store } = sessions;
+        let Bound { address, tcp, ports } = listen(settings).await?;
         let metrics = Metrics::new();
         let gatekeeper = Arc::new(Gatekeeper::new(access, metrics.clone()));
         let native = channel::Sender::new(native_settings(settings));
@@ -162,6 +164,7 @@ impl Daemon {
             store: Arc::clone(&store),
             directory: Arc::clone(&directory),
             data_dir: settings.data_dir.display().to_string(),
+            blender: ports.as_ref().map(BlenderPorts::addresses).unwrap_or_default(),
             save_interval: interval.subscribe(),
             connections: Arc::clone(&connections),
             seen: keeper::Seen::default(),
@@ -182,30 +185,20 @@ impl Daemon {
                 in_flight: InFlight::new(IN_FLIGHT_BYTES),
             }));
         }
-        let address = SocketAddr::new(settings.network.bind, settings.network.http_port);
-        let refused = |setting| move |(address, source)| ServeError::Listen { address, setting, source };
-        let tcp = listener::bind(address).await.map_err(refused("HTTP_PORT"))?;
-        let ports = if settings.network.doors.blender {
-            let bound = BlenderPorts::bind(settings.network.bind, settings.network.port).await;
-            Some(bound.map_err(refused("PORT"))?)
-        } else {
-            None
-        };
-        let bound = tcp.local_addr().unwrap_or(address);
         let data_dir = settings.data_dir.clone();
-        if let Err(error) = bound::note(&data_dir, bound) {
+        if let Err(error) = bound::note(&data_dir, address) {
             tracing::warn!("hotset status and others look for this daemon where their settings say: {error}");
         }
         let listener = Listener { tcp, routes, limits: limits.subscribe(), connections: Arc::clone(&connections) };
         let mut accepting = vec![tokio::spawn(listener.run())];
         tracing::info!("Auto-save enabled (interval: {}s)", settings.saving.interval.as_secs());
-        say_where(bound, access, &data_dir);
+        say_where(address, access, &data_dir);
         if let Some(ports) = ports {
             say_blender(&ports.addresses(), access, &data_dir);
             let (directory, settings) = (Arc::clone(&directory), blender.subscribe());
             let authority = Arc::<Gatekeeper>::clone(&gatekeeper);
             let session = SessionName::default_session();
-            let door = BlenderDoor::new(directory, authority, settings, metrics.blender.clone(), session);
+            let door = BlenderDoor::new(directory, authority, settings, metrics.blender, session);
             accepting.extend(ports.accept(&door, &limits.subscribe(), &connections));
         }
         Ok(Self { directory, store, gatekeeper, live, native, blender, limits, interval, accepting, data_dir })
@@ -389,6 +382,26 @@ fn say_where(bound: SocketAddr, access: &Access, data_dir: &FilePath) {
         Some(_) => format!("the password is shown by: hotset password show{}", data_dir_flag(data_dir)),
     };
     tracing::info!("To connect: {password}");
+}
+
+/// Where the daemon listens.
+struct Bound {
+    address: SocketAddr,
+    tcp: TcpListener,
+    ports: Option<BlenderPorts>,
+}
+
+async fn listen(settings: &Settings) -> Result<Bound, ServeError> {
+    let network = &settings.network;
+    let refused = |setting| move |(address, source)| ServeError::Listen { address, setting, source };
+    let address = SocketAddr::new(network.bind, network.http_port);
+    let tcp = listener::bind(address).await.map_err(refused("HTTP_PORT"))?;
+    let ports = if network.doors.blender {
+        Some(BlenderPorts::bind(network.bind, network.port).await.map_err(refused("PORT"))?)
+    } else {
+        None
+    };
+    Ok(Bound { address: tcp.local_addr().unwrap_or(address), tcp, ports })
 }
 
 /// What people type into Blender.

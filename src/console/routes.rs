@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub trait Keeper: Send + Sync {
     fn save_interval(&self) -> Duration;
     /// The data directory, for people.
     fn data_dir(&self) -> String;
+    /// Where Blender clients connect: the port of all of them, then the two more of the oldest. Empty without that door.
+    fn blender(&self) -> Vec<SocketAddr>;
     /// What the journal has done.
     fn journal(&self) -> JournalStatus;
     /// The session's backups, newest first. Blocks: called on a thread for that.

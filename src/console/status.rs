@@ -5,6 +5,7 @@ use super::routes::Console;
 use crate::live::{Directory, Mode, SessionHandle};
 use crate::ops::clock::micros;
 use serde::Serialize;
+use std::net::SocketAddr;
 
 /// What the journal has done since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -29,6 +30,7 @@ pub(super) struct Status {
     version: &'static str,
     readiness: Readiness,
     data_dir: String,
+    blender: Vec<SocketAddr>,
     uptime_s: u64,
     sessions: Vec<SessionStatus>,
     journal: JournalStatus,
@@ -69,6 +71,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             readiness: Readiness::of(console),
             data_dir: console.keeper.data_dir(),
+            blender: console.keeper.blender(),
             uptime_s: console.started.elapsed().as_secs(),
             sessions: sessions(&console.directory),
             journal: console.keeper.journal(),

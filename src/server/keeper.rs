@@ -8,6 +8,7 @@ use crate::ops::metrics::Metrics;
 use crate::session::{Change, ChatDraft, ChatMessage, SessionName};
 use crate::storage::store::DirectoryStore;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,8 @@ pub(super) struct DirectoryKeeper {
     pub(super) store: Arc<DirectoryStore>,
     pub(super) directory: Arc<Directory>,
     pub(super) data_dir: String,
+    /// Where Blender clients connect.
+    pub(super) blender: Vec<SocketAddr>,
     pub(super) save_interval: watch::Receiver<Duration>,
     pub(super) connections: Arc<Connections>,
     pub(super) seen: Seen,
@@ -91,6 +94,10 @@ impl Keeper for DirectoryKeeper {
 
     fn data_dir(&self) -> String {
         self.data_dir.clone()
+    }
+
+    fn blender(&self) -> Vec<SocketAddr> {
+        self.blender.clone()
     }
 
     fn journal(&self) -> JournalStatus {

@@ -110,6 +110,21 @@ fn commands_find_the_daemon_that_runs_whatever_the_settings_have_become() {
 }
 
 #[test]
+fn the_status_says_where_blender_clients_connect() {
+    let place = Place::new();
+    let mut daemon = Running::start(&place, &[]);
+    daemon.says("Connect Blender");
+    let ended = place.run(&["status", "--json"]);
+    let status: Value = serde_json::from_str(&ended.out).unwrap();
+    let addresses: Vec<&str> = status["blender"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    assert_eq!(addresses.len(), 3, "{ended:?}");
+    for address in addresses {
+        TcpStream::connect(address).unwrap();
+    }
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn the_log_says_the_whole_command_that_shows_the_password() {
     let place = Place::new();
     let mut daemon = Running::start(&place, &["--bind", "0.0.0.0", "--data-dir", "elsewhere"]);

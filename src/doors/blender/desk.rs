@@ -32,6 +32,16 @@ pub(super) enum Asked {
     People,
 }
 
+impl Asked {
+    /// The node whose content changes.
+    pub(super) fn changed(&self) -> Option<&NodeId> {
+        match self {
+            Self::Node(id) | Self::Commit(id) => Some(id),
+            Self::Delete(_) | Self::Right { .. } | Self::People => None,
+        }
+    }
+}
+
 /// What is unanswered.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -74,6 +84,11 @@ impl Desk {
         self.asked.is_empty()
     }
 
+    /// Whether a change of this node that the client has made is unanswered.
+    pub(super) fn is_changing(&self, id: &NodeId) -> bool {
+        self.asked.values().any(|(asked, _)| asked.changed() == Some(id))
+    }
+
     /// Whether the client has put this node, and nobody knows yet whether it is there.
     pub(super) fn is_putting(&self, id: &NodeId) -> bool {
         self.asked.values().any(|(asked, _)| matches!(asked, Asked::Node(put) if put == id))
@@ -89,10 +104,10 @@ mod tests {
         let mut desk = Desk::default();
         let id = NodeId::new("n").unwrap();
         let op = desk.ask(Asked::Node(id.clone()), UNANSWERED_BYTES_MAX);
-        assert!(desk.is_full() && desk.is_putting(&id) && !desk.is_clear());
+        assert!(desk.is_full() && desk.is_putting(&id) && desk.is_changing(&id) && !desk.is_clear());
         assert!(desk.ask(Asked::People, 0) > op);
         assert_eq!(desk.answered(op), Some(Asked::Node(id.clone())));
         assert_eq!(desk.answered(op), None);
-        assert!(!desk.is_full() && !desk.is_putting(&id));
+        assert!(!desk.is_full() && !desk.is_putting(&id) && !desk.is_changing(&id));
     }
 }

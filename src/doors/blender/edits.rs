@@ -3,11 +3,14 @@
 use super::desk::Asked;
 use super::dialect::Ear;
 use super::farewell::Farewell;
-use super::objects::{Commit, NodeObject, Owner, Right};
+use super::lines::Lines;
+use super::objects::{Commit, NodeObject, Owner, Right, right};
+use super::room::owner_text;
 use super::visit::{Stage, Visit};
+use super::wire::Channel;
 use crate::formats::delta::Delta;
 use crate::session::{NodeId, NodePatch, NodePut, Operation, Payload, PayloadChange, Session};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The media type of a node that Blender clients read: the pickle of its data.
@@ -102,16 +105,32 @@ impl Visit {
     }
 
     /// Nodes are to change hands.
-    pub(super) async fn right(&mut self, right: Right) -> Result<(), Farewell> {
+    pub(super) async fn right(&mut self, right: Right, lines: &mut Lines) -> Result<(), Farewell> {
+        if !self.may_edit() {
+            return Ok(());
+        }
         let lock = match &right.owner {
             Owner::Common => false,
             Owner::Member(name) if name == self.name() => true,
             Owner::Member(other) => {
                 tracing::debug!("{} cannot lock nodes for {other}", self.name());
-                return Ok(());
+                return self.tell_whose(&right.nodes, lines).await;
             }
         };
-        if self.may_edit() { self.ask_for_rights(right.nodes, lock, false).await } else { Ok(()) }
+        self.ask_for_rights(right.nodes, lock, false).await
+    }
+
+    /// Tells the client whose nodes are that it has given to somebody.
+    async fn tell_whose(&self, nodes: &[NodeId], lines: &mut Lines) -> Result<(), Farewell> {
+        let state = self.state().await?;
+        let mut owned: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for node in nodes.iter().filter_map(|id| state.node(id)) {
+            owned.entry(owner_text(node.owner.as_ref())).or_default().insert(node.id.as_str());
+        }
+        for (owner, nodes) in owned {
+            lines.send(Channel::Command, &right(nodes, owner));
+        }
+        Ok(())
     }
 
     /// Locks the nodes for the client, or unlocks them: those that are there, and not somebody else's.

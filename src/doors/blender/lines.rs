@@ -150,15 +150,23 @@ impl Lines {
         LineEvent::Ended(channel, why)
     }
 
-    /// Writes what waits, for as long as the client takes it, and closes.
-    pub(super) async fn close(mut self) {
+    /// Writes what waits, for as long as the client takes it, and closes. One of the TCP transport that was told why
+    /// closes first.
+    pub(super) async fn close(mut self, is_told: bool) {
         for ends in self.ends.iter_mut().flatten() {
             if ends.writer.queued_bytes() > 0 {
                 // Whoever does not read will not read the rest either.
                 _ = ends.writer.flush().await;
             }
-            ends.writer.close();
         }
+        // Its helper process ends with the ttl line, and it looks at that before it reads what it is told.
+        if is_told
+            && self.transport() == Transport::Tcp
+            && let Some(command) = &mut self.ends[index(Channel::Command)]
+        {
+            while let Ok(Some(_)) = command.reader.next().await {}
+        }
+        self.ends.iter_mut().flatten().for_each(|ends| ends.writer.close());
     }
 }
 
@@ -176,5 +184,46 @@ async fn watch(ends: &mut Option<Ends>, read: bool) -> Result<News, WireError> {
         written = writer.flush(), if waits => Ok(written.map(|()| News::Written)?),
         message = reader.next(), if read => Ok(message?.map_or(News::Closed, News::Message)),
         else => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::{WireLimits, greet};
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    const A_MOMENT: Duration = Duration::from_millis(100);
+
+    /// A client's end of a line that is there.
+    async fn client(lines: &mut Lines, channel: Channel, role: u8) -> TcpStream {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(&[b"\0\0\0\x10\0abcdefghijklmno", &[role][..]].concat()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let link = greet(server, channel, WireLimits::default()).await.unwrap();
+        assert_eq!(link.channel(), channel);
+        lines.connect(Arrival { link, place: Arc::new(()) }, 1_000);
+        client
+    }
+
+    #[tokio::test]
+    async fn who_is_told_why_has_all_lines_until_it_closes() {
+        for (is_told, stays) in [(true, true), (false, false)] {
+            let mut lines = Lines::default();
+            let mut command = client(&mut lines, Channel::Command, b'C').await;
+            let mut ttl = client(&mut lines, Channel::Ttl, b'T').await;
+            lines.send(Channel::Command, &[Bytes::from_static(b"why")]);
+            let closing = tokio::spawn(lines.close(is_told));
+            let mut read = vec![0; 32];
+            assert!(command.read(&mut read).await.unwrap() > 0);
+            assert_eq!(timeout(A_MOMENT, ttl.read(&mut read)).await.is_err(), stays);
+            drop(command);
+            timeout(50 * A_MOMENT, closing).await.unwrap().unwrap();
+            assert_eq!(timeout(50 * A_MOMENT, ttl.read(&mut read)).await.unwrap().unwrap(), 0);
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! (`objects`). A `peer` is one client on its lines; a `visit` is one that has logged in; the `room` is what all visitors
 //! of a session share. `import` reads what the old server and the add-on left behind.
 
+mod astray;
 mod desk;
 mod dialect;
 mod door;

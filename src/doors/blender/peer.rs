@@ -233,7 +233,7 @@ impl Peer {
             Inbound::Node(node) => visit.node(node).await,
             Inbound::Commit(commit) => visit.commit(commit).await,
             Inbound::Delete(id) => visit.delete(id).await,
-            Inbound::Right(right) => visit.right(right).await,
+            Inbound::Right(right) => visit.right(right, lines).await,
             Inbound::Metadata(said) => visit.says(said).await,
             Inbound::Kick(name) => {
                 visit.kick(&name);
@@ -314,14 +314,15 @@ impl Peer {
             tracing::info!("{} disconnected from the server [{farewell}]", visit.name());
             visit.end();
         }
-        match &farewell {
-            Farewell::Told(why) => lines.send(Channel::Command, &disconnect(why)),
+        let why = match &farewell {
+            Farewell::Told(why) => Some(why.clone()),
             // Those of the other transport come back by themselves, and shall not notice.
-            Farewell::Stopping if lines.transport() == Transport::Tcp => {
-                lines.send(Channel::Command, &disconnect(&farewell.to_string()));
-            }
-            Farewell::Stopping | Farewell::Closed | Farewell::Lost => {}
+            Farewell::Stopping if lines.transport() == Transport::Tcp => Some(farewell.to_string()),
+            Farewell::Stopping | Farewell::Closed | Farewell::Lost => None,
+        };
+        if let Some(why) = &why {
+            lines.send(Channel::Command, &disconnect(why));
         }
-        _ = tokio::time::timeout(GOODBYE, lines.close()).await;
+        _ = tokio::time::timeout(GOODBYE, lines.close(why.is_some())).await;
     }
 }

@@ -98,8 +98,9 @@ impl Room {
         let text = match mode {
             Mode::Live => "The session can be written again.".to_owned(),
             Mode::ReadOnly(why) => format!(
-                "NOTHING CAN BE SAVED ON THE SERVER at the moment: {why}. Save your .blend now; in 30 seconds everybody \
-                 is disconnected."
+                "NOTHING CAN BE SAVED ON THE SERVER at the moment: {}. Save your .blend now; in 30 seconds everybody \
+                 is disconnected.",
+                cause(why)
             ),
         };
         health.words.push(Word { text, at: Timestamp(clock::now_ms()) });
@@ -211,6 +212,18 @@ pub(super) fn living_dependencies<'a>(
     living.into_iter()
 }
 
+/// Why nothing can be written, for everybody: what the server's folders are called is nobody's business.
+fn cause(why: &str) -> &str {
+    let last = why.rsplit(": ").next().unwrap_or_default();
+    if ["No space left", "quota exceeded", "disk full", "disk is full"].iter().any(|full| last.contains(full)) {
+        "its disk is full"
+    } else if last.is_empty() || last.contains(['/', '\\']) {
+        "it cannot write to its disk"
+    } else {
+        last
+    }
+}
+
 /// How the protocol writes the owner of a node.
 pub(super) fn owner_text(owner: Option<&MemberName>) -> &str {
     owner.map_or(Owner::COMMON, MemberName::as_str)
@@ -227,5 +240,27 @@ async fn keep_listing(room: Weak<Room>) {
         }
         drop(listing);
         tokio::time::sleep(LIST_SPACING).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_of_the_servers_folders() {
+        for (why, cause_is) in [
+            ("cannot prepare /data/journal/spare.next: No space left on device (os error 28)", "its disk is full"),
+            ("cannot write /data/a: b/journal/7: Disk quota exceeded (os error 122)", "its disk is full"),
+            ("cannot sync /data/a: b/journal/7: Input/output error (os error 5)", "it cannot write to its disk"),
+            (
+                "cannot write /data/journal/7: Read-only file system (os error 30)",
+                "Read-only file system (os error 30)",
+            ),
+            ("cannot write /data/journal/7", "it cannot write to its disk"),
+            ("the journal is closed", "the journal is closed"),
+        ] {
+            assert_eq!(cause(why), cause_is);
+        }
     }
 }

@@ -32,6 +32,11 @@ impl Settling {
         self.sent.insert(id.clone(), now);
     }
 
+    /// When the node, or a change of it, was sent last, as far as that is remembered.
+    pub(super) fn last(&self, id: &NodeId) -> Option<Instant> {
+        self.sent.get(id).copied()
+    }
+
     /// Whether what was sent of the node has been read by now.
     pub(super) fn is_settled(&self, id: &NodeId, now: Instant) -> bool {
         self.sent.get(id).is_none_or(|at| now.saturating_duration_since(*at) >= self.after)

@@ -1,5 +1,6 @@
 //! A visit: a Blender client that has logged in, from then until it goes.
 
+use super::astray::Astray;
 use super::desk::{Asked, Desk};
 use super::dialect::Ear;
 use super::farewell::Farewell;
@@ -14,21 +15,14 @@ use super::truth;
 use super::wire::Channel;
 use crate::live::{Closing, Edit, Following, Membership, Mode, Note, Refusal, Work};
 use crate::ops::clock;
-use crate::session::{ClientId, MemberName, NodeId, Operation, Rejection, Session};
+use crate::session::{ClientId, MemberName, Operation, Rejection, Session};
 use serde_json::{Map, Value as Json};
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long clients may stay when nothing can be written.
 const READ_ONLY_FOR: Duration = Duration::from_secs(30);
-
-/// How long after it was told the truth about a node a client may change it without knowing.
-const TOLD_FOR: Duration = Duration::from_millis(300);
-
-/// How long a client must leave such a node alone before it is told again: not while it works on it.
-const TOLD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// How far a client is.
 pub(super) enum Stage {
@@ -67,13 +61,9 @@ pub(super) struct Visit {
     heard: u64,
     settling: Settling,
     /// Nodes of which it must be sent the true content before it is told anything else of them.
-    pub(super) astray: BTreeSet<NodeId>,
-    /// It is told everything up to this state, and then the truth about those.
-    truth: Option<Box<Session>>,
-    /// What it was told the truth about a moment ago.
-    told: Settling,
-    /// What it has changed without knowing that truth, and when it did so last.
-    unknowing: BTreeMap<NodeId, Instant>,
+    pub(super) astray: Astray,
+    /// It is told everything up to this state, which is from that time, and then the truth about those.
+    truth: Option<(Box<Session>, Instant)>,
     /// Since when it is back, as long as it has not been told what it may have missed.
     pub(super) returning: Option<Instant>,
     /// What is remembered of what it says of itself.
@@ -97,10 +87,8 @@ impl Visit {
             rises: 0,
             heard: 0,
             settling: Settling::new(SETTLED_AFTER),
-            astray: BTreeSet::new(),
+            astray: Astray::default(),
             truth: None,
-            told: Settling::new(TOLD_FOR),
-            unknowing: BTreeMap::new(),
             returning: None,
             remembered: Map::new(),
             read_only: None,
@@ -130,6 +118,9 @@ impl Visit {
 
     /// Asks the session for something, in the client's name.
     pub(super) async fn ask(&mut self, asked: Asked, operations: Vec<Operation>, bytes: usize) -> Result<(), Farewell> {
+        if let Some(id) = asked.changed() {
+            self.astray.changes(id, clock::instant());
+        }
         let op = self.desk.ask(asked, bytes);
         let edit = Edit { op, work: Work::Operations(operations) };
         self.membership.edit(vec![edit]).await.map_err(|_| Farewell::Stopping)
@@ -159,16 +150,12 @@ impl Visit {
     async fn noted(&mut self, note: Note) -> Result<(), Farewell> {
         match note {
             Note::Ack { op, .. } => {
-                let asked = self.desk.answered(op);
-                if let Some(Asked::Commit(id)) = &asked {
-                    self.room.proofreader.check(id.clone(), self.name());
-                }
-                if let Some(Asked::Commit(id) | Asked::Node(id)) = asked {
-                    self.has_changed(id, clock::instant());
+                if let Some(Asked::Commit(id)) = self.answered(op) {
+                    self.room.proofreader.check(id, self.name());
                 }
             }
             Note::Reject { op, why } => {
-                if let Some(asked) = self.desk.answered(op) {
+                if let Some(asked) = self.answered(op) {
                     self.refused(asked, why).await?;
                 }
             }
@@ -183,16 +170,12 @@ impl Visit {
         Ok(())
     }
 
-    /// A change that crossed the truth on its way is in the session, but not in the client's copy any more.
-    fn has_changed(&mut self, id: NodeId, now: Instant) {
-        if self.unknowing.contains_key(&id) || !self.told.is_settled(&id, now) {
-            self.unknowing.insert(id, now);
+    fn answered(&mut self, op: u64) -> Option<Asked> {
+        let asked = self.desk.answered(op)?;
+        if let Some(id) = asked.changed() {
+            self.astray.changes(id, clock::instant());
         }
-    }
-
-    fn tell_the_unknowing(&mut self, now: Instant) {
-        let quiet = |at: &Instant| now.saturating_duration_since(*at) >= TOLD_AGAIN_AFTER;
-        self.astray.extend(self.unknowing.extract_if(.., |_, at| quiet(at)).map(|(id, _)| id));
+        Some(asked)
     }
 
     async fn refused(&mut self, asked: Asked, why: Refusal) -> Result<(), Farewell> {
@@ -204,7 +187,7 @@ impl Visit {
             Refusal::Rejected(rejection) => rejection,
         };
         match (asked, rejection) {
-            (Asked::Node(id) | Asked::Commit(id), Rejection::Locked { .. }) => _ = self.astray.insert(id),
+            (Asked::Node(id) | Asked::Commit(id), Rejection::Locked { .. }) => self.astray.add(id),
             // Somebody has removed it meanwhile, and everybody is told.
             (Asked::Commit(_) | Asked::Delete(_), Rejection::NoSuchNode(_)) => {}
             (Asked::Node(id) | Asked::Commit(id), rejection) => {
@@ -230,7 +213,7 @@ impl Visit {
         if self.read_only.is_some_and(|since| now.saturating_duration_since(since) >= READ_ONLY_FOR) {
             return Err(Farewell::because("server disk full: save your .blend now"));
         }
-        self.tell_the_unknowing(now);
+        self.astray.time_passes(lines.waiting() == 0 && self.may_read(), now);
         self.catch_up(lines, now).await?;
         self.follow(lines).await
     }
@@ -270,10 +253,11 @@ impl Visit {
         }
         let shared = Arc::clone(self.membership.shared());
         while lines.has_room() {
-            if self.truth.is_none() && !self.astray.is_empty() {
-                self.truth = Some(Box::new(self.state().await?));
+            let now = clock::instant();
+            if self.truth.is_none() && self.astray.is_due(|id| self.desk.is_changing(id), now) {
+                self.truth = Some((Box::new(self.state().await?), now));
             }
-            let until = self.truth.as_ref().map_or(u64::MAX, |state| state.seq());
+            let until = self.truth.as_ref().map_or(u64::MAX, |(state, _)| state.seq());
             if self.cursor >= until {
                 self.tell_the_truth(lines).await;
                 continue;
@@ -322,7 +306,7 @@ impl Visit {
                         self.settling.sent(id, now);
                     }
                     // From here on it hears nothing of that node but all of it.
-                    None => _ = self.astray.insert(id.clone()),
+                    None => self.astray.add(id.clone()),
                 },
                 Part::Delete(id, frames) => {
                     self.astray.remove(id);
@@ -336,16 +320,17 @@ impl Visit {
     }
 
     async fn tell_the_truth(&mut self, lines: &mut Lines) {
-        let Some(state) = self.truth.take() else { return };
-        for id in std::mem::take(&mut self.astray) {
-            let Some(node) = state.node(&id) else { continue };
+        let Some((state, true_at)) = self.truth.take() else { return };
+        let due = self.astray.take_due(|id| self.desk.is_changing(id), true_at, clock::instant());
+        for id in &due {
+            let Some(node) = state.node(id) else { continue };
             if let Some(messages) = truth::about(node, &state).await {
                 lines.send(Channel::Data, &messages.node);
                 lines.send(Channel::Command, &messages.right);
-                self.settling.sent(&id, clock::instant());
-                self.told.sent(&id, clock::instant());
+                self.settling.sent(id, clock::instant());
             }
         }
+        self.astray.told(&due, clock::instant());
     }
 }
 

@@ -177,6 +177,13 @@ def what_others_have_locked_stays_as_it_is():
         for peer in peers:
             expect(peer.node(keys["mesh"])["vertices"], ["mine"], f"vertices at {peer}")
             expect(peer.ask("about")["state"], "STATE_ACTIVE", f"{peer}")
+        for transport in wire.TRANSPORTS:
+            with Raw(daemon.port, transport) as raw:
+                raw.join(transport)
+                raw.say(RIGHT, {"uuid": [*mine, keys["thing"], "nothing"], "owner": others[0].name})
+                heard = [raw.hear(RIGHT) for _ in range(2)]
+                told = {key: one["owner"] for one in heard for key in one["uuid"]}
+                expect(told, {**dict.fromkeys(mine, owner.name), keys["thing"]: "COMMON"}, "whose the nodes are")
 
 
 def locks_go_also_with_the_last_user():
