@@ -10,6 +10,13 @@ use std::time::{Duration, Instant};
 /// How long after it was told the truth about a node a client may change it without knowing.
 const TOLD_FOR: Duration = Duration::from_millis(300);
 
+/// The same for a client that has come back. It reads one message at a time, and a hundred nodes and what others did
+/// meanwhile may lie before it.
+const TOLD_FOR_AFTER_RETURN: Duration = Duration::from_secs(10);
+
+/// How long a client that has come back may be behind with reading.
+const CAREFUL_FOR: Duration = Duration::from_secs(60);
+
 /// How often the wait is doubled at most.
 const DOUBLED_MAX: u32 = 4;
 
@@ -21,6 +28,8 @@ pub(super) struct Astray {
     changed: Settling,
     /// What it was told the truth about a moment ago.
     told: BTreeMap<NodeId, Told>,
+    /// When the client came back, if it has been away.
+    returned: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -40,11 +49,21 @@ struct Told {
 
 impl Default for Astray {
     fn default() -> Self {
-        Self { nodes: BTreeMap::new(), changed: Settling::new(SETTLED_AFTER), told: BTreeMap::new() }
+        Self { nodes: BTreeMap::new(), changed: Settling::new(SETTLED_AFTER), told: BTreeMap::new(), returned: None }
     }
 }
 
 impl Astray {
+    /// The client has come back, and may read for a while what lies before it.
+    pub(super) fn returns(&mut self, now: Instant) {
+        self.returned = Some(now);
+    }
+
+    fn told_for(&self, now: Instant) -> Duration {
+        let careful = self.returned.is_some_and(|at| now.saturating_duration_since(at) < CAREFUL_FOR);
+        if careful { TOLD_FOR_AFTER_RETURN } else { TOLD_FOR }
+    }
+
     /// The client must be told the truth about this node, and nothing else of it until then.
     pub(super) fn add(&mut self, id: NodeId) {
         let changed = self.changed.last(&id);
@@ -64,11 +83,12 @@ impl Astray {
 
     /// A change of the node has come from the client, or has been answered.
     pub(super) fn changes(&mut self, id: &NodeId, now: Instant) {
+        let told_for = self.told_for(now);
         self.changed.sent(id, now);
         if let Some(stray) = self.nodes.get_mut(id) {
             stray.changed = Some(now);
         } else if let Some(told) = self.told.remove(id)
-            && now.saturating_duration_since(told.at) < TOLD_FOR
+            && now.saturating_duration_since(told.at) < told_for
         {
             // It crossed the truth on its way: it is in the session, but not in the client's copy any more.
             self.nodes.insert(id.clone(), Stray { crossed: told.crossed + 1, changed: Some(now) });
@@ -109,7 +129,8 @@ impl Astray {
         if !in_touch {
             self.told.values_mut().for_each(|told| told.at = now);
         }
-        self.told.retain(|_, told| now.saturating_duration_since(told.at) < TOLD_FOR);
+        let told_for = self.told_for(now);
+        self.told.retain(|_, told| now.saturating_duration_since(told.at) < told_for);
     }
 }
 
@@ -260,5 +281,22 @@ mod tests {
         astray.add(id());
         astray.remove(&id());
         assert!(!astray.is_due(|_| false, now));
+    }
+
+    #[test]
+    fn who_has_come_back_reads_late_and_is_told_again_of_what_it_changes_meanwhile() {
+        let start = clock::instant();
+        for (returned, told_again) in [(false, false), (true, true)] {
+            let mut astray = Astray::default();
+            if returned {
+                astray.returns(start);
+            }
+            astray.add(id());
+            assert_eq!(astray.take_due(|_| false, start, start), [id()]);
+            let later = start + 10 * TOLD_FOR;
+            astray.time_passes(true, later);
+            astray.changes(&id(), later);
+            assert_eq!(astray.contains(&id()), told_again);
+        }
     }
 }

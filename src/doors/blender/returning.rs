@@ -79,7 +79,9 @@ impl Peer {
 impl Visit {
     /// The client has come back; in a moment it is told what it may have missed.
     pub(super) fn returns(&mut self) {
-        self.returning = Some(clock::instant());
+        let now = clock::instant();
+        self.astray.returns(now);
+        self.returning = Some(now);
     }
 
     /// Tells a client that has come back what it may have missed.
