@@ -15,7 +15,7 @@ const TOLD_FOR: Duration = Duration::from_millis(300);
 const TOLD_FOR_AFTER_RETURN: Duration = Duration::from_secs(10);
 
 /// How long a client that has come back may be behind with reading.
-const CAREFUL_FOR: Duration = Duration::from_secs(60);
+const CAREFUL_FOR: Duration = Duration::from_mins(1);
 
 /// How often the wait is doubled at most.
 const DOUBLED_MAX: u32 = 4;
