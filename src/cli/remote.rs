@@ -5,6 +5,8 @@ use super::http::{Daemon, Response};
 use super::output;
 use crate::config::{Access, Loaded, Origin, bound, check_data_dir};
 use crate::session::SessionName;
+use crate::storage::recovery::{OpenError, who_locks};
+use crate::storage::vfs::RealVfs;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -76,7 +78,7 @@ pub(super) fn create_backup(
 
 /// `hotset export` from the running daemon. `false`: no daemon answers, and nothing was written.
 pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write) -> Result<bool, Failure> {
-    let Some(daemon) = daemon(loaded)? else { return Ok(false) };
+    let Some(daemon) = running_daemon(loaded)? else { return Ok(false) };
     let Ok(answer) = daemon.request("GET", &format!("/api/v1/sessions/{session}/export"), "") else { return Ok(false) };
     let mut answer = accepted(answer)?;
     let copied = io::copy(&mut answer.body, out).and_then(|_| out.flush());
@@ -86,7 +88,7 @@ pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write
 
 /// What the running daemon answers; `None`: none runs here.
 pub(super) fn call_if_running(loaded: &Loaded, method: &str, path: &str) -> Result<Option<Value>, Failure> {
-    let Some(daemon) = daemon(loaded)? else { return Ok(None) };
+    let Some(daemon) = running_daemon(loaded)? else { return Ok(None) };
     let answer = match daemon.request(method, path, "") {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         other => text(accepted(other.map_err(|error| unreachable(&daemon, &error))?)?)?,
@@ -139,11 +141,22 @@ fn daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
     Ok(token.map(|token| Daemon::new(address(loaded), Some(token), PATIENCE)))
 }
 
+/// The daemon of this data directory, if one holds it, or that of the flags. When none holds it, what listens where the
+/// settings say is somebody else's.
+fn running_daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
+    let vfs = RealVfs::new(loaded.settings.data_dir.clone());
+    let is_held = || matches!(who_locks(&vfs), Err(OpenError::Locked { .. }));
+    if is_named_by_flag(loaded) || is_held() { daemon(loaded) } else { Ok(None) }
+}
+
+fn is_named_by_flag(loaded: &Loaded) -> bool {
+    ["bind", "http_port"].iter().any(|name| matches!(loaded.entries[*name].origin, Origin::Flag(_)))
+}
+
 /// Where a flag says that it listens; else where it says so itself; else where the settings say.
 pub(super) fn address(loaded: &Loaded) -> SocketAddr {
     let network = &loaded.settings.network;
-    let is_flag = |name| matches!(loaded.entries[name].origin, Origin::Flag(_));
-    let noted = if is_flag("bind") || is_flag("http_port") { None } else { bound::read(&loaded.settings.data_dir) };
+    let noted = if is_named_by_flag(loaded) { None } else { bound::read(&loaded.settings.data_dir) };
     noted.unwrap_or_else(|| SocketAddr::new(network.bind, network.http_port))
 }
 

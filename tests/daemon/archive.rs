@@ -123,3 +123,19 @@ fn if_the_archive_cannot_be_written_nothing_is_cleared() {
     std::fs::remove_file(&kept).unwrap();
     assert_eq!(counts(&place), before);
 }
+
+#[test]
+fn without_a_daemon_of_its_own_a_directory_is_not_taken_to_that_of_another_one() {
+    let (place, other) = (project(), Place::new());
+    let before = counts(&place);
+    // It has run once, so it has a token; and what the settings say is where another daemon listens.
+    let mut once = Running::start(&place, &[]);
+    once.says("Listening on http://");
+    assert_eq!(once.stop(), 0);
+    let mut another = Running::start(&other, &[]);
+    place.write(".env", &format!("HTTP_PORT={}\n", another.http_port()));
+    assert_eq!(counts(&place), before);
+    let archived = json(&place.run(&["sessions", "archive", "--json"]));
+    assert!(archived["archive"].as_str().unwrap().starts_with("backups/kept/archived_"), "{archived}");
+    assert_eq!(counts(&place), [0, 0, 0]);
+}
