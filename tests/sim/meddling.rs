@@ -1,7 +1,7 @@
 //! A file system in which somebody else acts at the worst moment, and what storage does about it.
 
 use crate::daemon::{Daemon, now};
-use hotset::storage::vfs::{Open, SharedVfs, SimDisk, Stat, Vfs, VfsFile, read_all};
+use hotset::storage::vfs::{Open, SharedVfs, SimDisk, Stat, Survival, Vfs, VfsFile, read_all};
 use hotset::storage::{SaveJob, Store};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -183,6 +183,44 @@ fn half_a_copy_over_the_snapshot_is_left_alone_while_the_daemon_runs() {
     assert!(daemon.say("three"));
     assert!(!daemon.save("auto-save").unwrap().published);
     assert_eq!(live(&vfs.disk), wanted[..100]);
+}
+
+#[test]
+fn a_copy_of_the_newest_save_is_restored_as_well_when_that_was_said() {
+    let vfs = Meddled::new();
+    let (mut daemon, _) = used(&vfs);
+    let (wanted, texts) = (live(&vfs.disk), daemon.toy.texts());
+    assert!(daemon.say("three"));
+    overwrite(&vfs.disk, &wanted);
+    assert!(!daemon.save("auto-save").unwrap().published, "a restore is pending");
+    assert!(daemon.say("four"));
+    daemon.store.close(Duration::ZERO);
+    let daemon = Daemon::start(&vfs.shared()).unwrap();
+    assert!(daemon.restored.is_some_and(|restored| restored.pre_restore.is_some()));
+    assert_eq!(daemon.toy.texts()[..texts.len()], texts);
+    assert_eq!(daemon.toy.texts().len(), texts.len() + 1, "the last one says that it was restored");
+}
+
+#[test]
+fn a_pending_restore_that_is_called_off_costs_nothing() {
+    let vfs = Meddled::new();
+    let (mut daemon, _) = used(&vfs);
+    overwrite(&vfs.disk, &live(&vfs.disk));
+    assert!(daemon.say("three"));
+    assert!(!daemon.save("auto-save").unwrap().published);
+    vfs.disk.unlink(Path::new(LIVE)).unwrap();
+    for save in [false, true] {
+        assert!(daemon.say("four"));
+        if save {
+            assert!(daemon.save("auto-save").unwrap().published);
+            assert!(daemon.say("five"));
+        }
+        let texts = daemon.toy.texts();
+        let image = vfs.disk.crash_image(Survival::Everything);
+        let started = Daemon::start(&(Arc::new(image) as SharedVfs)).unwrap();
+        assert_eq!(started.toy.texts(), texts, "saved since: {save}");
+        assert_eq!(started.restored.and_then(|restored| restored.pre_restore), None, "nothing was restored");
+    }
 }
 
 #[test]

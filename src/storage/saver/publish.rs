@@ -182,7 +182,7 @@ impl Shelf {
             return Err(SaveError::Abandoned);
         }
         if header.purpose == Purpose::Kept || !self.link_previous(vfs, setup.lineage)? {
-            return self.keep_aside(vfs, order, temporary, written);
+            return self.keep_aside(setup, order, header, temporary, written);
         }
         let identity = Identity::from(vfs.stat(temporary)?);
         vfs.rename(temporary, &self.files.live())?;
@@ -319,11 +319,13 @@ impl Shelf {
     /// Keeps the state beside a snapshot that somebody has put in place and that the next start will look at.
     fn keep_aside(
         &mut self,
-        vfs: &dyn Vfs,
+        setup: &SaverSetup,
         order: &Order<'_>,
+        header: &Header,
         temporary: &Path,
         written: Written,
     ) -> Result<Saved, SaveError> {
+        let vfs = &*setup.vfs;
         vfs.create_dir(&self.files.backups())?;
         vfs.create_dir(&self.files.kept())?;
         let name = backups::free_name(vfs, &self.files.kept(), "pre_restore", order.at)?;
@@ -331,6 +333,10 @@ impl Shelf {
         // No points of their own: the journal keeps all that is in this file until the next start has dealt with it.
         vfs.sync_dir(&self.files.kept())?;
         vfs.sync_dir(&self.files.root)?;
+        // Otherwise a copy of the very snapshot that the journal knows would not be a restore to the next start.
+        let kept = Publication { id: header.id, seq: header.seq, identity: vfs.stat(&name)?.into(), at: header.at };
+        setup.ledger.record(&self.files.name, &kept).map_err(SaveError::Journal)?; // durability: S36
+        self.parent = kept.id;
         let aside = Aside { path: name.clone(), seq: order.state.seq(), bytes: written.bytes };
         if let Some(older) = self.pending.replace(aside) {
             self.warn("removing an older pre_restore file", backups::delete(vfs, &older.path));
