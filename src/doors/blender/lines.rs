@@ -106,6 +106,11 @@ impl Lines {
         }
     }
 
+    /// Whether something waits to be written on this line.
+    pub(super) fn is_busy(&self, channel: Channel) -> bool {
+        self.ends[index(channel)].as_ref().is_some_and(|ends| ends.writer.queued_bytes() > 0)
+    }
+
     /// How many bytes wait to be written.
     pub(super) fn waiting(&self) -> usize {
         self.ends.iter().flatten().map(|ends| ends.writer.queued_bytes()).sum()

@@ -64,7 +64,7 @@ impl Peer {
 
     async fn admit(&self, auth: &Auth) -> Result<Visit, String> {
         let room = self.door.room()?;
-        is_free(&auth.name, self.id, &room).await?;
+        is_free(&auth.name, self.id, &room, false).await?;
         let address = self.lines.address().map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
         let admin = self.door.judge(auth, address)?;
         if !is_understood(&auth.version) {
@@ -75,6 +75,8 @@ impl Peer {
         if name.is_reserved() {
             return Err(Rejection::NameReserved.to_string());
         }
+        // Only now: who cannot come in sends nobody away.
+        is_free(&auth.name, self.id, &room, true).await?;
         let membership = enter(&room, name, self.id).await?;
         let stage = Stage::DataPending(clock::instant());
         let ear = if auth.version.starts_with(VERSION_ZMTP) { Ear::Unknown } else { Ear::Eight };
@@ -117,12 +119,17 @@ impl Peer {
 }
 
 /// The old servers looked at the name first, too. Whoever has just closed is given a moment to be gone.
-async fn is_free(name: &str, id: PeerId, room: &Room) -> Result<(), String> {
+/// With `take`, who has no line any more must make way; without, such a name counts as free.
+async fn is_free(name: &str, id: PeerId, room: &Room, take: bool) -> Result<(), String> {
     for attempt in 0..ATTEMPTS {
         if room.roster.client_called(name).is_none_or(|client| client == id.client()) {
             return Ok(());
         }
-        if !room.roster.make_way(name) && attempt >= ATTEMPTS / 4 {
+        let is_away = if take { room.roster.make_way(name) } else { room.roster.is_gone(name) };
+        if is_away && !take {
+            return Ok(());
+        }
+        if !is_away && attempt >= ATTEMPTS / 4 {
             break;
         }
         tokio::time::sleep(ATTEMPT_AFTER).await;

@@ -55,6 +55,13 @@ impl Visit {
             lines.send(Channel::Command, &reject);
             return Ok(());
         }
+        // Another one may have ended its opening just before ours began.
+        let state = self.state().await?;
+        if is_initialised(&state) {
+            self.room.opened_by(self.membership.subscriber().connection);
+            lines.send(Channel::Command, &reject);
+            return self.begin_join(lines).await;
+        }
         match self.clear(&state).await {
             Ok(seq) => self.cursor = seq,
             Err(EditError::Stopping) => return Err(Farewell::Stopping),

@@ -207,7 +207,10 @@ impl Peer {
             }
             Inbound::TtlInit => {
                 self.pulse.begin(clock::instant());
-                self.lines.send(Channel::Ttl, &ping());
+                // Who asks again and again and reads nothing is answered once.
+                if !self.lines.is_busy(Channel::Ttl) {
+                    self.lines.send(Channel::Ttl, &ping());
+                }
             }
             Inbound::Pong => self.pulse.heard(clock::instant()),
             Inbound::ServerSnapshot(_)

@@ -6,6 +6,7 @@ mod notices;
 use crate::session::{ChatDraft, ChatId, ChatKind, MemberName, NodeId, Operation, Session};
 use crate::session::{Task, TaskId, TaskPatch, TaskPut, TaskStatus};
 use serde_json::{Map, Value as Json};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -70,10 +71,11 @@ impl Memory {
         let tasks: Map<String, Json> = serde_json::from_str(text).map_err(|error| format!("tasks: {error}"))?;
         let mut operations = Vec::new();
         let mut there = BTreeSet::new();
+        let objects = Objects::of(state);
         for (id, task) in &tasks {
             let id = TaskId::new(id).map_err(|invalid| format!("a task's id {invalid}"))?;
             let said = read_task(task).ok_or_else(|| format!("task {id:?} is not an object"))?;
-            operations.extend(self.task_said(&id, &said, state));
+            operations.extend(self.task_said(&id, &said, &objects));
             there.insert(id);
         }
         let gone: Vec<_> = self.tasks.iter().filter(|(id, known)| known.sent && !there.contains(*id)).collect();
@@ -85,7 +87,8 @@ impl Memory {
         Ok(operations)
     }
 
-    fn task_said(&mut self, id: &TaskId, said: &Fields, state: &Session) -> Option<Operation> {
+    fn task_said(&mut self, id: &TaskId, said: &Fields, objects: &Objects<'_>) -> Option<Operation> {
+        let state = objects.state;
         if state.task_was_removed(id) {
             // Somebody's copy of what another has removed.
             self.tasks.remove(id);
@@ -98,35 +101,35 @@ impl Memory {
         }
         self.tasks.insert(id.clone(), Known { fields: Some(said.clone()), sent: true });
         match (before, current) {
-            (None, None) => Some(Operation::TaskPut(put(id, said, state))),
-            (Some(Known { fields: Some(before), .. }), _) => changed(id, &before, said, state),
+            (None, None) => Some(Operation::TaskPut(put(id, said, objects))),
+            (Some(Known { fields: Some(before), .. }), _) => changed(id, &before, said, objects),
             (Some(Known { fields: None, .. }) | None, Some(task)) => further(id, task, said),
             (Some(Known { fields: None, .. }), None) => None,
         }
     }
 }
 
-fn put(id: &TaskId, said: &Fields, state: &Session) -> TaskPut {
+fn put(id: &TaskId, said: &Fields, objects: &Objects<'_>) -> TaskPut {
     TaskPut {
         id: id.clone(),
         title: Arc::clone(&said.title),
         description: Arc::clone(&said.description),
         assignee: Arc::clone(&said.assignee),
         status: said.status,
-        node: object_named(&said.object, state),
+        node: objects.named(&said.object),
         if_revision: None,
     }
 }
 
 /// What has changed since the client sent it last.
-fn changed(id: &TaskId, before: &Fields, said: &Fields, state: &Session) -> Option<Operation> {
+fn changed(id: &TaskId, before: &Fields, said: &Fields, objects: &Objects<'_>) -> Option<Operation> {
     let differing = |before: &Arc<str>, said: &Arc<str>| (before != said).then(|| Arc::clone(said));
     let patch = TaskPatch {
         title: differing(&before.title, &said.title),
         description: differing(&before.description, &said.description),
         assignee: differing(&before.assignee, &said.assignee),
         status: (before.status != said.status).then_some(said.status),
-        node: (before.object != said.object).then(|| object_named(&said.object, state)),
+        node: (before.object != said.object).then(|| objects.named(&said.object)),
     };
     (patch != TaskPatch::default()).then(|| Operation::TaskPatch { id: id.clone(), patch, if_revision: None })
 }
@@ -200,15 +203,30 @@ fn fields_of(task: &Task, state: &Session) -> Fields {
     }
 }
 
-/// The only object of that name; where there is none, or more than one, the name stands for itself.
-fn object_named(name: &str, state: &Session) -> Option<NodeId> {
-    if name.is_empty() {
-        return None;
+/// The objects of a scene by name: looked through at most once for one message, however many tasks name one.
+struct Objects<'s> {
+    state: &'s Session,
+    by_name: OnceCell<BTreeMap<&'s str, Option<&'s NodeId>>>,
+}
+
+impl<'s> Objects<'s> {
+    fn of(state: &'s Session) -> Self {
+        Self { state, by_name: OnceCell::new() }
     }
-    let mut objects = state.nodes().filter(|node| &*node.kind == "Object" && &*node.name == name);
-    match (objects.next(), objects.next()) {
-        (Some(only), None) => Some(only.id.clone()),
-        _ => NodeId::new(name).ok(),
+
+    /// The only object of that name; where there is none, or more than one, the name stands for itself.
+    fn named(&self, name: &str) -> Option<NodeId> {
+        if name.is_empty() {
+            return None;
+        }
+        let by_name = self.by_name.get_or_init(|| {
+            let mut by_name = BTreeMap::new();
+            for node in self.state.nodes().filter(|node| &*node.kind == "Object") {
+                by_name.entry(&*node.name).and_modify(|only| *only = None).or_insert(Some(&node.id));
+            }
+            by_name
+        });
+        by_name.get(name).copied().flatten().cloned().or_else(|| NodeId::new(name).ok())
     }
 }
 
@@ -320,7 +338,8 @@ mod tests {
             })
         };
         world.does(vec![object("a", "Cube"), object("b", "Twin"), object("c", "Twin")]);
-        let found = |name: &str| object_named(name, &world.state).map(|id| id.to_string());
+        let objects = Objects::of(&world.state);
+        let found = |name: &str| objects.named(name).map(|id| id.to_string());
         let expected = [Some("a"), Some("Twin"), Some("gone"), None].map(|id| id.map(str::to_owned));
         assert_eq!(["Cube", "Twin", "gone", ""].map(found), expected);
     }

@@ -8,12 +8,9 @@ use crate::formats::pickle::{Policy, Value, read, write};
 use crate::ops::metrics::BlenderMetrics;
 use crate::session::{MemberName, Node, NodeId, NodePut, Operation, Payload};
 use bytes::Bytes;
-use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::mpsc;
-
-/// Changes that may wait to be read. Beyond them some are read later, with those that follow.
-const WAITING_MAX: usize = 1_024;
 
 /// Deltas of one node before they are folded into its base.
 const DELTAS_MAX: usize = 64;
@@ -27,40 +24,52 @@ const KEPT_MAX: usize = 64;
 /// Bytes of their pickles; in memory they are some times larger.
 const KEPT_BYTES_MAX: usize = 32 << 20;
 
-/// Where changes to be read are left.
+/// Where changed nodes are left to be read.
 pub(super) struct Proofreader {
-    sender: mpsc::Sender<Check>,
+    changed: Changed,
+    /// Says that there is something. When it is dropped, so is the reader.
+    news: mpsc::Sender<()>,
 }
 
-/// A change of a node, and whose it is.
-struct Check {
-    node: NodeId,
-    author: MemberName,
-}
+/// Nodes that were changed, and who did it last. Each once, so there are never more than the scene has.
+type Changed = Arc<Mutex<BTreeMap<NodeId, MemberName>>>;
 
 /// What waits to be read, and what is at hand.
 pub(super) struct Checks {
-    receiver: mpsc::Receiver<Check>,
+    changed: Changed,
+    news: mpsc::Receiver<()>,
 }
 
 impl Proofreader {
     pub(super) fn new() -> (Self, Checks) {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        (Self { sender }, Checks { receiver })
+        let (sender, receiver) = mpsc::channel(1);
+        let changed = Changed::default();
+        (Self { changed: Arc::clone(&changed), news: sender }, Checks { changed, news: receiver })
     }
 
     /// The author has changed the node.
     pub(super) fn check(&self, node: NodeId, author: &MemberName) {
-        // Where too many wait, one that follows finds what this one would have found.
-        _ = self.sender.try_send(Check { node, author: author.clone() });
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(node, author.clone());
+        // If it is full, the reader knows.
+        _ = self.news.try_send(());
     }
 }
 
 impl Checks {
+    async fn next(&mut self) -> Option<(NodeId, MemberName)> {
+        loop {
+            let first = self.changed.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
+            if first.is_some() {
+                return first;
+            }
+            self.news.recv().await?;
+        }
+    }
+
     /// Reads for as long as there is a room.
     pub(super) async fn run(mut self, room: Weak<Room>, metrics: BlenderMetrics) {
         let mut shelf = Shelf::default();
-        while let Some(Check { node, author }) = self.receiver.recv().await {
+        while let Some((node, author)) = self.next().await {
             let Some(room) = room.upgrade() else { return };
             let Ok(state) = room.state().await else { return };
             let Some(node) = state.node(&node).map(Arc::clone) else { continue };
@@ -130,16 +139,19 @@ impl Shelf {
                 Err(error) => wrong = Some(error),
             }
         }
-        let found = match wrong {
-            Some(error) => write(&value).map_or(Found::Nothing, |data| Found::Wrong(whole(node, data.into()), error)),
+        match wrong {
+            // Not kept: if somebody has changed the node meanwhile, it must be found again.
+            Some(error) => {
+                return write(&value).map_or(Found::Nothing, |data| Found::Wrong(whole(node, data.into()), error));
+            }
             None if deltas.len() >= DELTAS_MAX || deltas.bytes() > base.len().max(DELTA_BYTES_MIN) => {
                 return self.fold(node, value);
             }
-            None => Found::Nothing,
-        };
+            None => {}
+        }
         let revision = deltas.last().map_or(after, |delta| delta.revision);
         self.keep(Kept { node: node.id.clone(), base: base.clone(), revision, value });
-        found
+        Found::Nothing
     }
 
     fn fold(&mut self, node: &Node, value: Value) -> Found {

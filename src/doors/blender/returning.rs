@@ -45,6 +45,9 @@ impl Peer {
         let room = self.door.room().ok()?;
         let state = room.state().await.ok()?;
         let client = self.id.client();
+        if !self.id.is_random() {
+            return None;
+        }
         let member = state.online().find(|member| member.online.is_some_and(|online| online.client == client))?;
         let name = member.name.clone();
         if room.roster.has(&name) || has_begun_anew(&room, &name) {

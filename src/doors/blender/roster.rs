@@ -267,6 +267,11 @@ impl Roster {
         }
     }
 
+    /// Whether a user of this name has no line any more.
+    pub(super) fn is_gone(&self, name: &str) -> bool {
+        self.lock().users.iter().any(|(user, record)| user.as_str() == name && record.away)
+    }
+
     /// Sends a user away who has no line any more: somebody else, or the same one anew, wants the name.
     pub(super) fn make_way(&self, name: &str) -> bool {
         let mut inner = self.lock();

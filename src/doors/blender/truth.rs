@@ -51,8 +51,8 @@ fn fold_payload(node: &Node) -> Option<Bytes> {
     match crate::formats::delta::fold(base, deltas.iter()) {
         Ok(data) => Some(data),
         Err(error) => {
-            tracing::error!("Node {} cannot be worked out: {error}", node.id);
-            None
+            tracing::error!("Node {} cannot be worked out: {error}. It is shown as it was before its changes", node.id);
+            Some(base.clone())
         }
     }
 }

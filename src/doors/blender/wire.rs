@@ -40,6 +40,11 @@ impl PeerId {
         identity.try_into().ok().map(Self)
     }
 
+    /// Whether it is one of those that the add-on makes: a random UUID (RFC 9562, version 4). Native clients' are not.
+    pub(super) fn is_random(self) -> bool {
+        self.0[6] >> 4 == 4 && self.0[8] >> 6 == 2
+    }
+
     /// The same identity in the session's words.
     pub(super) fn client(self) -> ClientId {
         ClientId(u128::from_be_bytes(self.0))

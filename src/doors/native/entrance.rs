@@ -263,7 +263,7 @@ impl NativeDoor {
             let taken = Rejection::NameReserved;
             return Err(refused(CloseReason::NotWelcome, taken.code(), taken.to_string()));
         }
-        let client = hello.client.as_deref().and_then(hex_id).unwrap_or_else(random::u128);
+        let client = hello.client.as_deref().and_then(hex_id).unwrap_or_else(new_client_id);
         let subscriber = Subscriber::new(name, role, ClientId(client));
         let token = hello.resume.as_ref().and_then(resume_token);
         let (joined, membership) = handle.join(subscriber, token).await.map_err(|error| {
@@ -381,6 +381,12 @@ fn switching_protocols(key: &str, protocol: Option<&'static str>) -> Response<Bo
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     response
+}
+
+/// An id for a client program. It has no version that a UUID has: an add-on's identity is a UUID of version 4, and nobody
+/// is to pass at the Blender door for a client of this one.
+fn new_client_id() -> u128 {
+    random::u128() & !(0xf << 76)
 }
 
 #[cfg(test)]

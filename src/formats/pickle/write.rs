@@ -15,8 +15,9 @@ const BATCH: usize = 1_000;
 /// Most memo entries: beyond them, repeated parts are written out again.
 const MEMO_MAX: usize = 1_000_000;
 
-/// Longest text that is remembered by its content.
-const REMEMBERED_TEXT_MAX: usize = 256;
+/// Longest text that is remembered by its content. What is remembered takes two bytes more each time it comes, and what we
+/// write must not grow when it is read by more than our own limit allows (`Limits::expansion_factor`).
+const REMEMBERED_TEXT_MAX: usize = 24;
 
 /// Bytes before the content: PROTO 4 and a FRAME with its length.
 const HEADER: usize = 2 + 9;
@@ -296,5 +297,18 @@ mod tests {
         let nested = |depth: usize| (0..depth).fold(Value::None, |value, _| list(vec![value]));
         scan(&write(&nested(64)).unwrap(), &Policy::DATA_ONLY).unwrap();
         assert_eq!(write(&nested(65)), Err(WriteError::TooDeep));
+    }
+
+    #[test]
+    fn what_we_write_we_also_read_however_often_a_text_comes_again() {
+        for len in [2, 8, 24, 25, 48, 100, 200] {
+            let text = "x".repeat(len);
+            for count in [200, 70_000] {
+                let texts = (0..count).map(|_| Value::text(&text)).collect();
+                let pickle = write(&Value::List(Arc::new(texts))).unwrap();
+                let read = crate::formats::pickle::read(&pickle.into(), &crate::formats::pickle::Policy::MESSAGE);
+                assert!(read.is_ok(), "{count} texts of {len} bytes: {:?}", read.err());
+            }
+        }
     }
 }
