@@ -408,7 +408,14 @@ async fn listen(settings: &Settings) -> Result<Bound, ServeError> {
 fn say_blender(addresses: &[SocketAddr], access: &Access, data_dir: &FilePath) {
     let [command, data, ttl] = addresses else { return };
     tracing::info!("Connect Blender (Multi-User add-on, replication 0.9.10, 0.9.12 and 0.10):");
-    tracing::info!("  Address: {} (as other machines see this one), port: {}", command.ip(), command.port());
+    let (ip, port) = (command.ip(), command.port());
+    match ip {
+        ip if ip.is_unspecified() => tracing::info!("  Address: the name or IP address of this machine, port: {port}"),
+        ip if ip.is_loopback() => {
+            tracing::info!("  Address: {ip} (from this machine only; BIND=0.0.0.0 lets others in), port: {port}");
+        }
+        ip => tracing::info!("  Address: {ip}, port: {port}"),
+    }
     if (data.port(), ttl.port()) != (command.port().saturating_add(1), command.port().saturating_add(2)) {
         tracing::info!("  Ports of replication 0.9.10: {}, {}, {}", command.port(), data.port(), ttl.port());
     }

@@ -148,8 +148,8 @@ pub const KEYS: &[Key] = &[
     secret(
         "admin_password",
         |s, v| s.passwords.admin = Some(v),
-        "A second password that opens the sessions, meant for the administrators of Blender Multi-User. It makes nobody an \
-         administrator here: the token in `DATA_DIR/admin_token` does. Not set: one is generated at the first start \
+        "A second password that opens the sessions. It makes administrators of the Blender door only (they kick, and take \
+         locked nodes); elsewhere the token in `DATA_DIR/admin_token` does. Not set: one is generated at the first start \
          (`hotset password show`). Set but empty: there is none.",
     ),
     key(
