@@ -306,7 +306,7 @@ mod tests {
             for count in [200, 70_000] {
                 let texts = (0..count).map(|_| Value::text(&text)).collect();
                 let pickle = write(&Value::List(Arc::new(texts))).unwrap();
-                let read = crate::formats::pickle::read(&pickle.into(), &crate::formats::pickle::Policy::MESSAGE);
+                let read = read(&pickle.into(), &Policy::MESSAGE);
                 assert!(read.is_ok(), "{count} texts of {len} bytes: {:?}", read.err());
             }
         }
