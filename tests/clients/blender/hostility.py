@@ -1,8 +1,10 @@
 """The malicious pickles through the real ports: none is stored, none relayed, and nobody is asked for anything."""
 
+import contextlib
 import gzip
 import json
 import time
+import uuid
 
 import malicious
 import wire
@@ -201,4 +203,41 @@ def three_violations_end_a_connection():
             expect(word in log, True, f"{word} in the log: {log[-2000:]}")
 
 
-SCENARIOS = [no_pickle_of_a_stranger_does_anything, no_pickle_of_a_member_does_anything, three_violations_end_a_connection]
+def who_asks_for_signs_of_life_and_reads_none_fills_nothing():
+    with Hotset(SERVER_PASSWORD="secret", TIMEOUT="6s") as daemon:
+        daemon.start()
+        before = daemon.status("VmHWM")
+        greedy = [wire.Channel(daemon.port, "tcp", wire.TTL, uuid.uuid4().bytes, buffer=2048) for _ in range(2)]
+        block, sent, end = wire.frame("tcp", [b"INIT"]) * 5_000, 0, time.monotonic() + 5
+        with contextlib.suppress(OSError):
+            while time.monotonic() < end:
+                for channel in greedy:
+                    channel.raw(block)
+                    sent += len(block)
+        grown = (daemon.status("VmHWM") - before) / MIB
+        print(f"  {sent / MIB:.0f} MiB of INIT; the daemon's peak grew by {grown:.0f} MiB")
+        expect(sent > MIB, True, f"{sent} bytes were sent")
+        expect(grown < 32, True, f"the daemon's peak grew by {grown:.0f} MiB")
+
+
+def a_wrong_password_sends_nobody_away():
+    with Hotset(SERVER_PASSWORD="secret") as daemon:
+        daemon.start()
+        alice = Raw(daemon.port, "zmtp").init("alice", [wire.small_node()], password="secret")
+        for role in (COMMAND, DATA):
+            alice[role].close()
+        time.sleep(0.3)
+        answer = Raw(daemon.port, "tcp", roles=(COMMAND,)).auth("alice", password="wrong")
+        expect(answer, "FAILED: wrong server password", "the stranger's answer")
+        for role in (COMMAND, DATA):
+            alice.open(role)
+        expect("alice" in alice.hear(wire.USERS), True, "alice has come back and is still there")
+
+
+SCENARIOS = [
+    who_asks_for_signs_of_life_and_reads_none_fills_nothing,
+    a_wrong_password_sends_nobody_away,
+    no_pickle_of_a_stranger_does_anything,
+    no_pickle_of_a_member_does_anything,
+    three_violations_end_a_connection,
+]
