@@ -112,7 +112,13 @@ pub(super) fn run(sources: &Sources, as_json: bool) -> Result<(), Failure> {
 /// Faults in the settings do not keep the doctor from looking at the rest.
 fn settings(sources: &Sources) -> (Loaded, Vec<Check>) {
     let (loaded, mut checks) = match sources.load() {
-        Ok(loaded) => (loaded, vec![Check::fine("settings", "valid")]),
+        Ok(loaded) => {
+            let check = match loaded.check_ports() {
+                Ok(()) => Check::fine("settings", "valid"),
+                Err(errors) => Check::failure("settings", errors.to_string()),
+            };
+            (loaded, vec![check])
+        }
         Err(errors) => {
             let faults = errors.0.iter().map(|error| Check::failure("settings", error.to_string()));
             (sources.load_what_is_good(), faults.collect())

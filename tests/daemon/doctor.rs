@@ -112,6 +112,24 @@ fn a_stopped_daemon_whose_ports_are_taken_is_told_so_in_lines_that_fit() {
 }
 
 #[test]
+fn http_on_one_of_the_blender_ports_is_an_error_before_the_start() {
+    let place = Place::new();
+    place.write(".env", "PORT=17555\nHTTP_PORT=17557\n");
+    let text = "HTTP_PORT 17557 is one of the three Blender ports 17555 to 17557";
+    for command in [&["config", "check"] as &[_], &["serve"], &[]] {
+        let ended = place.run(command);
+        assert!(ended.code == 78 && ended.err.contains(text), "{ended:?}");
+    }
+    assert_eq!(grade(&examined(&place, &[]).1, "settings", text), "FAIL");
+    for apart in [&["--http-port", "17558"], &["--doors", "native"], &["--http-port", "0"]] {
+        let ended = place.run(&[&["config", "check"], apart as &[_]].concat());
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+    let ended = place.run(&["status"]);
+    assert!(ended.err.contains("no daemon has run here"), "{ended:?}");
+}
+
+#[test]
 fn that_a_file_of_the_old_server_can_be_read_is_not_promised() {
     let place = Place::new();
     place.write("data/session_snapshot.pkl", "not a pickle");
