@@ -7,6 +7,7 @@ use super::exit::{Exit, Failure};
 use super::output;
 use crate::config::{Access, AccessError, Loaded, Password, PasswordSource, Sources};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 /// Columns of a line.
 const COLUMNS: usize = 80;
@@ -71,12 +72,17 @@ impl Check {
 }
 
 /// Whether a daemon runs on the data directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Daemon {
     /// None does.
     Stopped,
-    /// One does, and answers.
-    Running,
+    /// One does, and answers. The settings may have changed since it started, or be those of another one.
+    Running {
+        /// Where it listens for HTTP.
+        http: SocketAddr,
+        /// Where its Blender door is: nowhere if that is closed; or why it does not say.
+        blender: Result<Vec<SocketAddr>, String>,
+    },
     /// One does, and does not answer; or nobody may look.
     Unknown,
 }
@@ -85,8 +91,8 @@ pub(super) enum Daemon {
 pub(super) fn run(sources: &Sources, as_json: bool) -> Result<(), Failure> {
     let (loaded, mut checks) = settings(sources);
     let daemon = storage::check(&loaded, &mut checks);
-    network::check(&loaded, daemon, &mut checks);
-    checks.extend(passwords(&loaded));
+    network::check(&loaded, &daemon, &mut checks);
+    checks.extend(passwords(&loaded, &daemon));
     let failures = checks.iter().filter(|check| check.grade == Grade::Failure).count();
     if as_json {
         let row = |check: &Check| json!({ "grade": check.grade(), "check": check.name, "text": check.text });
@@ -106,7 +112,13 @@ pub(super) fn run(sources: &Sources, as_json: bool) -> Result<(), Failure> {
 /// Faults in the settings do not keep the doctor from looking at the rest.
 fn settings(sources: &Sources) -> (Loaded, Vec<Check>) {
     let (loaded, mut checks) = match sources.load() {
-        Ok(loaded) => (loaded, vec![Check::fine("settings", "valid")]),
+        Ok(loaded) => {
+            let check = match loaded.check_ports() {
+                Ok(()) => Check::fine("settings", "valid"),
+                Err(errors) => Check::failure("settings", errors.to_string()),
+            };
+            (loaded, vec![check])
+        }
         Err(errors) => {
             let faults = errors.0.iter().map(|error| Check::failure("settings", error.to_string()));
             (sources.load_what_is_good(), faults.collect())
@@ -116,7 +128,7 @@ fn settings(sources: &Sources) -> (Loaded, Vec<Check>) {
     (loaded, checks)
 }
 
-fn passwords(loaded: &Loaded) -> Vec<Check> {
+fn passwords(loaded: &Loaded, daemon: &Daemon) -> Vec<Check> {
     let (server, admin) = match Access::look(loaded) {
         Ok(passwords) => passwords,
         // Whoever may not look into the directory has been told so.
@@ -125,7 +137,10 @@ fn passwords(loaded: &Loaded) -> Vec<Check> {
         }
         Err(error) => return vec![Check::failure("passwords", error.to_string())],
     };
-    let bind = loaded.settings.network.bind;
+    let bind = match daemon {
+        Daemon::Running { http, .. } => http.ip(),
+        Daemon::Stopped | Daemon::Unknown => loaded.settings.network.bind,
+    };
     let empty = loaded.settings.passwords.server.is_some();
     let server = match (from(server.as_ref()), bind.is_loopback()) {
         (Some(from), _) => Check::fine("server password", from),
@@ -140,12 +155,19 @@ fn passwords(loaded: &Loaded) -> Vec<Check> {
         Some(_) => "set but empty: nobody can be a Blender administrator",
         None => "one will be generated at the next start",
     };
-    vec![server, Check::fine("admin password", from(admin.as_ref()).unwrap_or(missing))]
+    let mut checks = vec![server, Check::fine("admin password", from(admin.as_ref()).unwrap_or(missing))];
+    if matches!(daemon, Daemon::Running { .. }) {
+        // Its own environment, which may have others in it, is not seen from here.
+        for check in &mut checks {
+            check.text = format!("as set here: {}", check.text);
+        }
+    }
+    checks
 }
 
 fn from(password: Option<&Password>) -> Option<&'static str> {
     Some(match password?.source {
-        PasswordSource::Set(_) => "set",
+        PasswordSource::Set(_) => "one is set",
         PasswordSource::File(_) => "generated: hotset password show prints it",
     })
 }

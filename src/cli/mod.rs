@@ -277,7 +277,12 @@ fn dispatch(cli: Cli, sources: Sources) -> Result<(), Failure> {
 
 /// The settings. A daemon that runs is healthy whatever has been written into them since.
 fn load(cli: &Cli, sources: &Sources) -> Result<Loaded, Failure> {
+    let is_for_a_start = matches!(cli.command, None | Some(Command::Serve | Command::Config(ConfigCommand::Check)));
     match sources.load() {
+        Ok(loaded) if is_for_a_start => {
+            loaded.check_ports()?;
+            Ok(loaded)
+        }
         Err(errors) if matches!(cli.command, Some(Command::Healthcheck)) && !errors.only_flags() => {
             errors.0.iter().for_each(|error| output::complain(&format!("warning: {error}")));
             Ok(sources.load_what_is_good())

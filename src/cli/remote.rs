@@ -108,11 +108,19 @@ pub(super) fn healthcheck(loaded: &Loaded, as_json: bool) -> Result<(), Failure>
     output::show(&json!({ "healthy": true }), as_json)
 }
 
-/// What anybody is answered at this path: status and text.
-pub(super) fn look(loaded: &Loaded, path: &str) -> Result<(u16, String), Failure> {
-    let daemon = Daemon::new(address(loaded), None, HEALTH_PATIENCE);
+/// What anybody is answered at this address and path: status and text.
+pub(super) fn look(address: SocketAddr, path: &str) -> Result<(u16, String), Failure> {
+    let daemon = Daemon::new(address, None, HEALTH_PATIENCE);
     let answer = daemon.request("GET", path, "").map_err(|error| unreachable(&daemon, &error))?;
     Ok((answer.status, text(answer)?))
+}
+
+/// What the daemon of this data directory, which listens at this address, says of itself.
+pub(super) fn status_at(loaded: &Loaded, address: SocketAddr) -> Result<Value, Failure> {
+    let token = Access::admin_token(&loaded.settings.data_dir)?;
+    let daemon = Daemon::new(address, token, HEALTH_PATIENCE);
+    let answer = daemon.request("GET", "/api/v1/status", "").map_err(|error| unreachable(&daemon, &error))?;
+    parsed(&text(accepted(answer)?)?)
 }
 
 /// Asks, and reads the answer as JSON.

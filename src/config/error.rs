@@ -99,6 +99,14 @@ pub enum ConfigError {
         /// The other place.
         other: Origin,
     },
+    /// HTTP and the Blender door are to listen on the same port.
+    #[error("HTTP_PORT {http} is one of the three Blender ports {first} to {}", first.saturating_add(2))]
+    SamePort {
+        /// The port for HTTP.
+        http: u16,
+        /// The first Blender port.
+        first: u16,
+    },
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {
@@ -125,7 +133,10 @@ impl ConfigErrors {
             ConfigError::Invalid { origin, .. } | ConfigError::Unknown { origin, .. } => {
                 matches!(origin, Origin::Flag(_))
             }
-            ConfigError::Unreadable { .. } | ConfigError::Syntax { .. } | ConfigError::Ambiguous { .. } => false,
+            ConfigError::Unreadable { .. }
+            | ConfigError::Syntax { .. }
+            | ConfigError::Ambiguous { .. }
+            | ConfigError::SamePort { .. } => false,
         })
     }
 }

@@ -101,6 +101,18 @@ impl Loaded {
         }
         (settings, errors)
     }
+
+    /// Whether a daemon could listen on all its ports. Commands do not ask: `--http-port` may name a daemon whose `PORT`
+    /// they do not know.
+    pub fn check_ports(&self) -> Result<(), ConfigErrors> {
+        let network = &self.settings.network;
+        let (http, first) = (network.http_port, network.port);
+        let is_taken = (first..=first.saturating_add(2)).contains(&http);
+        if network.doors.blender && http != 0 && first != 0 && is_taken {
+            return Err(ConfigErrors(vec![ConfigError::SamePort { http, first }]));
+        }
+        Ok(())
+    }
 }
 
 impl Sources {

@@ -59,9 +59,43 @@ fn a_running_daemon_and_its_doors_are_well() {
         let grade = grade(&checks, name, part);
         assert!(grade == "ok" || (name, grade) == ("free space", "warn"), "{name}: {checks:#?}");
     }
-    let (code, checks) = examined(&place, &["--port", "19"]);
-    assert_eq!((code, grade(&checks, "Blender port", "19 (PORT, commands) does not answer")), (1, "FAIL"));
+    assert_eq!(grade(&checks, "server password", "as set here: none"), "ok");
     assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_running_daemon_is_asked_where_it_listens_whatever_the_settings_say_now() {
+    let place = Place::new();
+    let mut daemon = Running::start_with(&place, &[], &[("BIND", "0.0.0.0")]);
+    daemon.says("Listening on http://");
+    let (code, checks) = examined(&place, &["--port", "19", "--http-port", "18"]);
+    assert_eq!(code, 0, "{checks:#?}");
+    assert_eq!(grade(&checks, "reachable", "from other machines, at 0.0.0.0"), "ok");
+    assert_eq!(grade(&checks, "Blender port", "(PORT + 2, signs of life) answers"), "ok");
+    assert_eq!(grade(&checks, "Blender door", "version 0."), "ok");
+    assert_eq!(daemon.stop(), 0);
+
+    let mut daemon = Running::start_with(&place, &[], &[("DOORS", "native")]);
+    daemon.says("Listening on http://");
+    let (code, checks) = examined(&place, &[]);
+    assert_eq!((code, grade(&checks, "Blender door", "closed (DOORS)")), (0, "ok"), "{checks:#?}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_daemon_of_another_directory_is_not_taken_for_ours() {
+    let (place, other) = (Place::new(), Place::new());
+    let mut once = Running::start(&place, &[]);
+    once.says("Listening on http://");
+    assert_eq!(once.stop(), 0);
+    let mut another = Running::start(&other, &[]);
+    let port = another.http_port();
+    let (code, checks) = examined(&place, &["--http-port", &port, "--port", "0"]);
+    assert_eq!(code, 1, "{checks:#?}");
+    let text = format!("none runs on this directory; another Hotset answers at http://127.0.0.1:{port}");
+    assert_eq!(grade(&checks, "daemon", &text), "warn");
+    assert_eq!(grade(&checks, "HTTP port", "give --data-dir"), "FAIL");
+    assert!(checks.iter().all(|(_, name, _)| name != "ready"), "{checks:#?}");
 }
 
 #[test]
@@ -72,9 +106,35 @@ fn a_stopped_daemon_whose_ports_are_taken_is_told_so_in_lines_that_fit() {
     let ended = place.run(&["doctor", "--http-port", &port]);
     lines_fit(&ended);
     assert_eq!(ended.code, 1, "{ended:?}");
-    assert!(ended.out.contains(&format!("FAIL  HTTP port: {port} is in use by another program")), "{ended:?}");
+    assert!(ended.out.contains(&format!("FAIL  HTTP port: {port} is in use (ss -tlnp shows by whom)")), "{ended:?}");
     assert!(ended.out.contains("warn  data directory: data is not there"), "{ended:?}");
     assert!(!place.path().join("data").exists(), "it changes nothing");
+}
+
+#[test]
+fn http_on_one_of_the_blender_ports_is_an_error_before_the_start() {
+    let place = Place::new();
+    place.write(".env", "PORT=17555\nHTTP_PORT=17557\n");
+    let text = "HTTP_PORT 17557 is one of the three Blender ports 17555 to 17557";
+    for command in [&["config", "check"] as &[_], &["serve"], &[]] {
+        let ended = place.run(command);
+        assert!(ended.code == 78 && ended.err.contains(text), "{ended:?}");
+    }
+    assert_eq!(grade(&examined(&place, &[]).1, "settings", text), "FAIL");
+    for apart in [&["--http-port", "17558"], &["--doors", "native"], &["--http-port", "0"]] {
+        let ended = place.run(&[&["config", "check"], apart as &[_]].concat());
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+    let ended = place.run(&["status"]);
+    assert!(ended.err.contains("no daemon has run here"), "{ended:?}");
+}
+
+#[test]
+fn that_a_file_of_the_old_server_can_be_read_is_not_promised() {
+    let place = Place::new();
+    place.write("data/session_snapshot.pkl", "not a pickle");
+    let (_, checks) = examined(&place, &["--http-port", "0", "--port", "0"]);
+    assert_eq!(grade(&checks, "old server", "its import will be tried at the first start"), "ok");
 }
 
 #[test]

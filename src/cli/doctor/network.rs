@@ -1,7 +1,7 @@
 //! What the doctor looks at on the network: ports that are free, or answer as the daemon does, and who can reach them.
 
 use super::{Check, Daemon};
-use crate::config::Loaded;
+use crate::config::{Loaded, Network};
 use crate::formats::pickle::{Policy, read};
 use bytes::Bytes;
 use std::io::{self, Read as _, Write as _};
@@ -23,41 +23,60 @@ const PROBE: &[u8] = b"\0\0\0\x03\0\0\0\x05\x80\x04K\x0e.\0\0\0\x06doctor\0\0\0\
 /// Most bytes of a chunk of the answer.
 const CHUNK_MAX: usize = 4 << 10;
 
-pub(super) fn check(loaded: &Loaded, daemon: Daemon, checks: &mut Vec<Check>) {
-    let network = &loaded.settings.network;
-    if daemon == Daemon::Stopped {
-        checks.push(free("HTTP port", network.bind, network.http_port));
+pub(super) fn check(loaded: &Loaded, daemon: &Daemon, checks: &mut Vec<Check>) {
+    match daemon {
+        Daemon::Stopped => stopped(&loaded.settings.network, checks),
+        Daemon::Running { http, blender } => running(*http, blender, checks),
+        Daemon::Unknown => checks.push(reach(loaded.settings.network.bind)),
     }
+}
+
+/// Whether a daemon with these settings would find its ports free.
+fn stopped(network: &Network, checks: &mut Vec<Check>) {
+    checks.push(free("HTTP port", "HTTP_PORT", network.bind, network.http_port));
     checks.push(reach(network.bind));
     if !network.doors.blender {
         return checks.push(Check::fine("Blender door", "closed: DOORS does not name blender"));
     }
     if network.port == 0 {
-        return checks.push(Check::warning("Blender door", "PORT is 0: the log says which ports it has"));
+        return checks.push(Check::fine("Blender port", "0: any three free ones are taken"));
     }
-    for (offset, (name, what)) in (0..).zip(BLENDER) {
-        let port = network.port.saturating_add(offset);
-        match daemon {
-            Daemon::Stopped => checks.push(free("Blender port", network.bind, port)),
-            Daemon::Running => checks.push(answers(SocketAddr::new(near(network.bind), port), name, what)),
-            Daemon::Unknown => {}
-        }
-    }
-    if daemon == Daemon::Running {
-        checks.push(door(SocketAddr::new(near(network.bind), network.port)));
+    for port in network.port..=network.port.saturating_add(2) {
+        checks.push(free("Blender port", "PORT", network.bind, port));
     }
 }
 
+/// Whether the doors of the daemon answer where it says that they are.
+fn running(http: SocketAddr, blender: &Result<Vec<SocketAddr>, String>, checks: &mut Vec<Check>) {
+    checks.push(reach(http.ip()));
+    let addresses = match blender {
+        Ok(addresses) => addresses,
+        Err(why) => {
+            let text = format!("not looked at, because the daemon does not say where it is: {why}");
+            return checks.push(Check::warning("Blender door", text));
+        }
+    };
+    let Some(first) = addresses.first() else {
+        return checks.push(Check::fine("Blender door", "closed (DOORS)"));
+    };
+    for (address, (name, what)) in addresses.iter().zip(BLENDER) {
+        checks.push(answers(SocketAddr::new(near(address.ip()), address.port()), name, what));
+    }
+    checks.push(door(SocketAddr::new(near(first.ip()), first.port())));
+}
+
 /// Whether the daemon could listen there.
-fn free(name: &'static str, bind: IpAddr, port: u16) -> Check {
+fn free(name: &'static str, setting: &str, bind: IpAddr, port: u16) -> Check {
     if port == 0 {
         return Check::fine(name, "0: any free one is taken");
     }
     match TcpListener::bind(SocketAddr::new(bind, port)) {
         Ok(_) => Check::fine(name, format!("{port} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let text =
-                format!("{port} is in use by another program: stop that one (ss -tlnp | grep {port}), or change it");
+            let text = format!(
+                "{port} is in use (ss -tlnp shows by whom). If that is a Hotset with another data directory, give \
+                 --data-dir; otherwise stop it or change {setting}"
+            );
             Check::failure(name, text)
         }
         Err(error) => Check::failure(name, format!("cannot listen on {bind}, port {port}: {error}")),

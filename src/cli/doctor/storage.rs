@@ -2,12 +2,13 @@
 
 use super::{Check, Daemon};
 use crate::cli::remote;
-use crate::config::{Access, Loaded, check_data_dir, check_data_dir_writable};
+use crate::config::{Access, Loaded, bound, check_data_dir, check_data_dir_writable};
 use crate::session::SessionName;
 use crate::storage::fsck::{Condition, glance, newest_save};
 use crate::storage::recovery::{OpenError, who_locks};
 use crate::storage::vfs::{RealVfs, Space, Vfs};
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// Fewer free bytes are warned about.
@@ -58,16 +59,18 @@ fn space(space: std::io::Result<Space>) -> Check {
 
 /// The daemon is asked before the lock is looked at: one that is just starting is not to find it taken.
 fn daemon(loaded: &Loaded, vfs: &dyn Vfs, checks: &mut Vec<Check>) -> Daemon {
-    if let Ok((200, _)) = remote::look(loaded, "/livez") {
-        checks.push(Check::fine("daemon", format!("runs, and answers at http://{}", remote::address(loaded))));
-        checks.push(ready(loaded));
-        return Daemon::Running;
-    }
+    let network = &loaded.settings.network;
+    let set = SocketAddr::new(network.bind, network.http_port);
+    let at = bound::read(&loaded.settings.data_dir).unwrap_or(set);
+    let answers = is_alive(at);
     let (check, daemon) = match who_locks(vfs) {
-        Ok(()) => (Check::warning("daemon", "none runs on this directory: hotset serve starts it"), Daemon::Stopped),
+        Ok(()) => (stopped(set), Daemon::Stopped),
+        Err(OpenError::Locked { .. }) if answers => {
+            checks.push(Check::fine("daemon", format!("runs, and answers at http://{at}")));
+            (ready(at), Daemon::Running { http: at, blender: blender(loaded, at) })
+        }
         Err(OpenError::Locked { pid, .. }) => {
             let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-            let at = remote::address(loaded);
             let why = format!("a process{pid} uses the directory, and nothing answers at http://{at}: see its log");
             (Check::failure("daemon", why), Daemon::Unknown)
         }
@@ -77,8 +80,26 @@ fn daemon(loaded: &Loaded, vfs: &dyn Vfs, checks: &mut Vec<Check>) -> Daemon {
     daemon
 }
 
-fn ready(loaded: &Loaded) -> Check {
-    let (status, answer) = match remote::look(loaded, "/readyz") {
+fn is_alive(address: SocketAddr) -> bool {
+    matches!(remote::look(address, "/livez"), Ok((200, answer)) if answer.trim() == "alive")
+}
+
+/// Nobody holds the directory: what listens where the settings say is somebody else's.
+fn stopped(set: SocketAddr) -> Check {
+    if set.port() != 0 && is_alive(set) {
+        let text = format!("none runs on this directory; another Hotset answers at http://{set}: give --data-dir?");
+        return Check::warning("daemon", text);
+    }
+    Check::warning("daemon", "none runs on this directory: hotset serve starts it")
+}
+
+fn blender(loaded: &Loaded, http: SocketAddr) -> Result<Vec<SocketAddr>, String> {
+    let status = remote::status_at(loaded, http).map_err(|error| error.message)?;
+    serde_json::from_value(status["blender"].clone()).map_err(|error| format!("its status is not understood: {error}"))
+}
+
+fn ready(at: SocketAddr) -> Check {
+    let (status, answer) = match remote::look(at, "/readyz") {
         Ok(answer) => answer,
         Err(error) => return Check::failure("ready", error.message),
     };
@@ -123,7 +144,7 @@ fn legacy(folder: &Path, vfs: &dyn Vfs) -> Option<Check> {
         );
         Check::warning("old server", text)
     } else {
-        Check::fine("old server", format!("{LEGACY} will be imported at the first start"))
+        Check::fine("old server", format!("{LEGACY}: its import will be tried at the first start"))
     })
 }
 
