@@ -8,7 +8,7 @@ mod listener;
 mod startup;
 
 pub(crate) use keeper::chat_in;
-pub(crate) use startup::{open_options, read_import};
+pub(crate) use startup::{LEGACY_SNAPSHOT, open_options, read_import};
 
 use crate::config::{Access, AccessError, DataDirError, Loaded, Reloader, Settings, Sources, bound, prepare_data_dir};
 use crate::console::{Console, router};

@@ -24,15 +24,20 @@ pub(super) struct Response {
     pub(super) body: Box<dyn Read>,
 }
 
+/// Where a program on this machine reaches what listens at an address.
+pub(super) fn near(bound: SocketAddr) -> SocketAddr {
+    let host = match bound.ip() {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
+    };
+    SocketAddr::new(host, bound.port())
+}
+
 impl Daemon {
     /// The daemon that listens at this address of this machine; `patience` is how long it may be silent.
     pub(super) fn new(address: SocketAddr, token: Option<Secret>, patience: Duration) -> Self {
-        let host = match address.ip() {
-            IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
-        };
-        Self { address: SocketAddr::new(host, address.port()), token, patience }
+        Self { address: near(address), token, patience }
     }
 
     /// Where it should be.

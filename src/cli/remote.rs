@@ -152,9 +152,10 @@ fn daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
 /// The daemon of this data directory, if one holds it, or that of the flags. When none holds it, what listens where the
 /// settings say is somebody else's.
 fn running_daemon(loaded: &Loaded) -> Result<Option<Daemon>, Failure> {
-    let vfs = RealVfs::new(loaded.settings.data_dir.clone());
-    let is_held = || matches!(who_locks(&vfs), Err(OpenError::Locked { .. }));
-    if is_named_by_flag(loaded) || is_held() { daemon(loaded) } else { Ok(None) }
+    let data_dir = &loaded.settings.data_dir;
+    // Only a killed daemon's note is worth a look at the lock: looking takes it for a moment, in which none can start.
+    let is_held = || matches!(who_locks(&RealVfs::new(data_dir.clone())), Err(OpenError::Locked { .. }));
+    if is_named_by_flag(loaded) || (bound::read(data_dir).is_some() && is_held()) { daemon(loaded) } else { Ok(None) }
 }
 
 fn is_named_by_flag(loaded: &Loaded) -> bool {

@@ -5,7 +5,7 @@ use super::offline::{self, close, directory, stop_it_first};
 use super::{SessionsCommand, output, remote};
 use crate::config::Loaded;
 use crate::live::machine::SessionMachine;
-use crate::live::{SeedStep, seed};
+use crate::live::{ArchiveError, SeedStep, seed};
 use crate::ops::clock;
 use crate::server::open_options;
 use crate::session::{Command, MemberName, Operation, Session, SessionName, Timestamp};
@@ -75,9 +75,8 @@ fn archive_stopped(loaded: &Loaded, session: &SessionName) -> Result<Value, Fail
     let vfs = directory(loaded)?;
     let opened = open::<SessionMachine>(&vfs, &open_options(&loaded.settings)).map_err(stop_it_first)?;
     let Some(state) = offline::served(&opened, session)? else { return Err(offline::no_session(session)) };
-    let totals = state.totals();
-    if [totals.nodes, totals.tasks, totals.messages, totals.settings] == [0; 4] {
-        return Err(Failure::new(Exit::Data, "there is nothing to archive: the session is empty"));
+    if state.totals().is_empty() {
+        return Err(Failure::new(Exit::Data, ArchiveError::Empty));
     }
     let failed = |why: String| Failure::new(Exit::InputOutput, format!("nothing was cleared: {why}"));
     let kept = keep(&opened.store, session, &state).map_err(failed)?;

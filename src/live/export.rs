@@ -199,9 +199,7 @@ fn member_out(member: &Member) -> io::Result<MemberOut<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{
-        Author, Change, ChatDraft, ChatKind, Command, Decision, Event, Limits, MemberName, Operation, Role, Timestamp,
-    };
+    use crate::session::{Author, Change, ChatDraft, ChatKind, Command, Decision, Event, Limits, Operation, Timestamp};
 
     fn post(texts: &[&str]) -> Command {
         let draft = |text: &&str| ChatDraft { id: None, kind: ChatKind::Text, text: (**text).into() };
@@ -216,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_message_is_exported_once_however_many_came_with_one_event() {
-        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let author = Author::daemon();
         let limits = Limits { chat_messages: 2, ..Limits::default() };
         let (mut session, mut said) = (Session::default(), Vec::new());
         for texts in [&["a", "b", "c"][..], &["d", "e"], &["f"]] {

@@ -233,7 +233,7 @@ mod tests {
     }
 
     fn machine(payloads: impl IntoIterator<Item = usize>) -> SessionMachine {
-        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let author = Author::daemon();
         let put = |(n, size)| Operation::NodePut(put(format!("n{n:07}"), vec![7; size]));
         let operations: Vec<Operation> = payloads.into_iter().enumerate().map(put).collect();
         let mut session = Session::new();
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn the_largest_node_fits_into_a_section() {
-        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let author = Author::daemon();
         let at_most = (64 << 20) - (4 << 10);
         for (size, fits) in [(at_most, true), (at_most + 1, false)] {
             let operations = vec![Operation::NodePut(put("x".repeat(128), vec![0; size]))];

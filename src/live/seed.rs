@@ -1,7 +1,7 @@
 //! Filling a session that has no task yet: what an import does, at the first start or on a stopped directory.
 
 use super::machine::EventRecord;
-use crate::session::{Author, Command, Decision, Limits, MemberName, Rejection, Role, Session, SessionName, Timestamp};
+use crate::session::{Author, Command, Decision, Limits, MemberName, Rejection, Session, SessionName, Timestamp};
 use crate::storage::{Durable, Record, Store, Trouble};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -40,7 +40,7 @@ pub fn seed(
     steps: Vec<SeedStep>,
     limits: &Limits,
 ) -> Result<Session, SeedError> {
-    let daemon = Author { name: MemberName::daemon(), role: Role::Admin };
+    let daemon = Author::daemon();
     let mut filled = session.clone();
     let mut records = Vec::new();
     for (index, step) in steps.into_iter().enumerate() {

@@ -18,7 +18,7 @@ use super::subscriber::{Closing, Mode, Note, Refusal, Subscriber};
 use super::{LiveSettings, Shared};
 use crate::ops::clock;
 use crate::session::{
-    Author, Command, Decision, Event, MemberName, OpKey, Operation, Rejection, Role, Session, SessionName, Timestamp,
+    Author, Command, Decision, Event, MemberName, OpKey, Operation, Rejection, Session, SessionName, Timestamp,
 };
 use crate::storage::{Record, SaveOutcome, Store};
 use std::collections::BTreeMap;
@@ -278,7 +278,7 @@ impl SessionTask {
     ) {
         let work = self.state.work_of(None, &operations);
         budget.before(work);
-        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let author = Author::daemon();
         let decided = self.decide(&Command::Edit { op: None, operations }, &author, at);
         match &decided {
             Ok(_) => self.durable.worked(work),

@@ -1,11 +1,10 @@
 //! The three ports of the Blender door: commands (and everything of newer clients), data, signs of life.
 
-use super::listener::{ConnectionLimits, Connections, bind};
+use super::listener::{ConnectionLimits, Connections, accept, bind};
 use crate::doors::blender::{BlenderDoor, Channel};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -57,21 +56,8 @@ async fn accept_on(
     connections: Arc<Connections>,
 ) {
     loop {
-        match tcp.accept().await {
-            Ok((stream, peer)) => {
-                let limits = *limits.borrow();
-                let Some(place) = connections.enter(peer.ip(), limits) else {
-                    tracing::debug!("Too many connections: {peer} is turned away");
-                    continue;
-                };
-                tokio::spawn(Arc::clone(&door).receive(stream, channel, Arc::new(place)));
-            }
-            Err(error) => {
-                // Out of files, most likely: others have to close first.
-                tracing::warn!("Cannot accept a connection: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+        let (stream, _, place) = accept(&tcp, &connections, &limits).await;
+        tokio::spawn(Arc::clone(&door).receive(stream, channel, Arc::new(place)));
     }
 }
 

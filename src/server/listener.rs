@@ -42,7 +42,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr, limits: ConnectionLimits) -> Option<Place> {
+    fn enter(self: &Arc<Self>, ip: IpAddr, limits: ConnectionLimits) -> Option<Place> {
         let ip = network_of(ip);
         let mut counts = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, by_ip) = &mut *counts;
@@ -93,30 +93,39 @@ impl Listener {
     /// Accepts until the task is ended.
     pub(super) async fn run(self) {
         loop {
-            match self.tcp.accept().await {
-                Ok((stream, peer)) => self.accept(stream, peer),
-                Err(error) => {
-                    // Out of files, most likely: others have to close first.
-                    tracing::warn!("Cannot accept a connection: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+            let (stream, peer, place) = accept(&self.tcp, &self.connections, &self.limits).await;
+            let routes = self.routes.clone();
+            tokio::spawn(async move {
+                // The place is kept by the connection, also after an upgrade.
+                if let Err(error) = serve(stream, peer, routes, Arc::new(place), TAKEN_WITHIN).await {
+                    tracing::debug!("{peer}: {error}");
                 }
-            }
+            });
         }
     }
+}
 
-    fn accept(&self, stream: TcpStream, peer: SocketAddr) {
-        let limits = *self.limits.borrow();
-        let Some(place) = self.connections.enter(peer.ip(), limits) else {
-            tracing::debug!("Too many connections: {peer} is turned away");
-            return;
-        };
-        let routes = self.routes.clone();
-        tokio::spawn(async move {
-            // The place is kept by the connection, also after an upgrade.
-            if let Err(error) = serve(stream, peer, routes, Arc::new(place), TAKEN_WITHIN).await {
-                tracing::debug!("{peer}: {error}");
+/// The next connection that there is a place for.
+pub(super) async fn accept(
+    tcp: &TcpListener,
+    connections: &Arc<Connections>,
+    limits: &watch::Receiver<ConnectionLimits>,
+) -> (TcpStream, SocketAddr, Place) {
+    loop {
+        match tcp.accept().await {
+            Ok((stream, peer)) => {
+                let limits = *limits.borrow();
+                if let Some(place) = connections.enter(peer.ip(), limits) {
+                    return (stream, peer, place);
+                }
+                tracing::debug!("Too many connections: {peer} is turned away");
             }
-        });
+            Err(error) => {
+                // Out of files, most likely: others have to close first.
+                tracing::warn!("Cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 

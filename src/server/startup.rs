@@ -25,7 +25,7 @@ const RECENT_EVENTS: u64 = 4_096;
 const RECENT_BYTES: usize = 16 << 20;
 
 /// What the old Python server left behind.
-const LEGACY_SNAPSHOT: &str = "session_snapshot.pkl";
+pub(crate) const LEGACY_SNAPSHOT: &str = "session_snapshot.pkl";
 
 /// Bytes of an old snapshot that are read.
 const LEGACY_BYTES_MAX: u64 = 2 << 30;

@@ -15,6 +15,13 @@ pub struct Author {
     pub role: Role,
 }
 
+impl Author {
+    /// The daemon itself, which may do everything.
+    pub fn daemon() -> Self {
+        Self { name: MemberName::daemon(), role: Role::Admin }
+    }
+}
+
 /// What is asked. It becomes one event, or none of it happens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {

@@ -50,6 +50,13 @@ pub struct Totals {
     pub settings: u64,
 }
 
+impl Totals {
+    /// Whether there is nothing that belongs to a project. Members do not.
+    pub fn is_empty(&self) -> bool {
+        [self.nodes, self.tasks, self.messages, self.settings] == [0; 4]
+    }
+}
+
 impl Session {
     /// A session in which nothing has happened.
     pub fn new() -> Self {

@@ -1,11 +1,12 @@
 //! What the doctor looks at on the network: ports that are free, or answer as the daemon does, and who can reach them.
 
 use super::{Check, Daemon};
+use crate::cli::http::near;
 use crate::config::{Loaded, Network};
 use crate::formats::pickle::{Policy, read};
 use bytes::Bytes;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// How long a door may take to answer.
@@ -60,9 +61,9 @@ fn running(http: SocketAddr, blender: &Result<Vec<SocketAddr>, String>, checks: 
         return checks.push(Check::fine("Blender door", "closed (DOORS)"));
     };
     for (address, (name, what)) in addresses.iter().zip(BLENDER) {
-        checks.push(answers(SocketAddr::new(near(address.ip()), address.port()), name, what));
+        checks.push(answers(near(*address), name, what));
     }
-    checks.push(door(SocketAddr::new(near(first.ip()), first.port())));
+    checks.push(door(near(*first)));
 }
 
 /// Whether the daemon could listen there.
@@ -89,15 +90,6 @@ fn reach(bind: IpAddr) -> Check {
         return Check::fine("reachable", text);
     }
     Check::fine("reachable", format!("from other machines, at {bind}, as far as firewalls let them"))
-}
-
-/// Where a program on this machine reaches what listens there.
-fn near(bind: IpAddr) -> IpAddr {
-    match bind {
-        IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        IpAddr::V4(_) | IpAddr::V6(_) => bind,
-    }
 }
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {

@@ -3,6 +3,7 @@
 use super::{Check, Daemon};
 use crate::cli::remote;
 use crate::config::{Access, Loaded, bound, check_data_dir, check_data_dir_writable};
+use crate::server::LEGACY_SNAPSHOT;
 use crate::session::SessionName;
 use crate::storage::fsck::{Condition, glance, newest_save};
 use crate::storage::recovery::{OpenError, who_locks};
@@ -16,9 +17,6 @@ const FREE_MIN: u64 = 1 << 30;
 
 /// So is less than one of so many parts.
 const FREE_PARTS: u64 = 10;
-
-/// The file of the old server.
-const LEGACY: &str = "session_snapshot.pkl";
 
 const DIRECTORY: &str = "data directory";
 
@@ -132,19 +130,19 @@ fn files(vfs: &dyn Vfs, checks: &mut Vec<Check>) {
 }
 
 fn legacy(folder: &Path, vfs: &dyn Vfs) -> Option<Check> {
-    if !folder.join(LEGACY).exists() {
+    if !folder.join(LEGACY_SNAPSHOT).exists() {
         return None;
     }
     let used = folder.join(Access::ADMIN_TOKEN_FILE).exists()
         || newest_save(vfs, &SessionName::default_session()).ok().flatten().is_some();
     Some(if used {
         let text = format!(
-            "{LEGACY} lies in the directory, and is read only before anything has happened in the session: move it away \
+            "{LEGACY_SNAPSHOT} lies in the directory, and is read only before anything has happened in the session: move it away \
              if it is no longer needed, or import it: hotset import FILE --session NAME"
         );
         Check::warning("old server", text)
     } else {
-        Check::fine("old server", format!("{LEGACY}: its import will be tried at the first start"))
+        Check::fine("old server", format!("{LEGACY_SNAPSHOT}: its import will be tried at the first start"))
     })
 }
 

@@ -248,7 +248,7 @@ fn fitting(text: &str, max: usize) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Author, Command, Decision, Limits, NodePut, Payload, Role, Timestamp};
+    use crate::session::{Author, Command, Decision, Limits, NodePut, Payload, Timestamp};
     use serde_json::json;
 
     /// A session, and what its clients remember.
@@ -259,7 +259,7 @@ mod tests {
 
     impl World {
         fn does(&mut self, operations: Vec<Operation>) {
-            let author = Author { name: MemberName::daemon(), role: Role::Admin };
+            let author = Author::daemon();
             for operation in operations {
                 let command = Command::Edit { op: None, operations: vec![operation] };
                 let decided = self.state.decide(&command, &author, Timestamp(1_000), &Limits::default());

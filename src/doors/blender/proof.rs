@@ -200,7 +200,7 @@ fn whole(node: &Node, data: Bytes) -> Operation {
 mod tests {
     use super::*;
     use crate::session::Timestamp;
-    use crate::session::{Author, Change, Command, Decision, Event, Limits, NodePatch, PayloadChange, Role, Session};
+    use crate::session::{Author, Change, Command, Decision, Event, Limits, NodePatch, PayloadChange, Session};
 
     /// `{'a': n}`
     fn data(n: u8) -> Bytes {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn after(mut session: Session, operation: Operation) -> Value {
-        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let author = Author::daemon();
         let command = Command::Edit { op: None, operations: vec![operation] };
         let decided = session.decide(&command, &author, Timestamp(1), &Limits::default());
         let Ok(Decision::New(event)) = decided else { panic!("{decided:?}") };

@@ -269,7 +269,7 @@ impl Room {
         let append = Operation::NodePatch { id: node.id.clone(), patch, if_revision: None };
         let fold = Operation::fold(node, vec![8; chance.below(9)].into());
         let operation = fold.filter(|_| chance.once_in(2)).unwrap_or(append);
-        let member = std::mem::replace(&mut self.author, Author { name: MemberName::daemon(), role: Role::Admin });
+        let member = std::mem::replace(&mut self.author, Author::daemon());
         match self.run(&Command::Edit { op: None, operations: vec![operation] }) {
             Ok(()) | Err(Rejection::LimitExceeded { .. }) => {}
             Err(other) => panic!("it fits: {other}"),

@@ -6,7 +6,7 @@ use crate::live::machine::SessionMachine;
 use crate::live::pending::PendingAnswer;
 use crate::live::request::{ArchiveError, Archived};
 use crate::live::subscriber::{Closing, Note, Refusal, Subscriber};
-use crate::session::{Author, Command, MemberName, Operation, Role, Timestamp, Totals};
+use crate::session::{Author, Command, Operation, Timestamp};
 use crate::storage::{SaveJob, SaveOutcome, Saved};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -29,7 +29,7 @@ impl SessionTask {
         } else if let Some(why) = self.refuses_writes() {
             Some(ArchiveError::Failed(why.to_string()))
         } else {
-            is_empty(&self.state.totals()).then_some(ArchiveError::Empty)
+            self.state.totals().is_empty().then_some(ArchiveError::Empty)
         };
         if let Some(why) = refused {
             // Whoever asked may have gone.
@@ -75,7 +75,7 @@ impl SessionTask {
         if let Some(why) = self.refuses_writes() {
             return Err(not_cleared(why.to_string()));
         }
-        let author = Author { name: MemberName::daemon(), role: Role::Admin };
+        let author = Author::daemon();
         let operations = vec![Operation::SessionClear { archive: kept.file.as_str().into() }];
         let cleared = self.decide(&Command::Edit { op: None, operations }, &author, at);
         let cleared = cleared.map_err(|rejection| not_cleared(rejection.to_string()))?;
@@ -104,9 +104,4 @@ impl SessionTask {
         subscriber.leave(Note::Reject { op, why: Refusal::ReadOnly(BEGUN_ANEW.into()) });
         subscriber.wake();
     }
-}
-
-/// Members are no part of a project.
-fn is_empty(totals: &Totals) -> bool {
-    [totals.nodes, totals.tasks, totals.messages, totals.settings] == [0; 4]
 }

@@ -207,7 +207,7 @@ mod tests {
     use bytes::Bytes;
 
     fn daemon() -> Author {
-        Author { name: MemberName::daemon(), role: Role::Admin }
+        Author::daemon()
     }
 
     fn edit(operations: Vec<Operation>) -> Command {
