@@ -79,8 +79,9 @@ impl SessionTask {
         let operations = vec![Operation::SessionClear { archive: kept.file.as_str().into() }];
         let cleared = self.decide(&Command::Edit { op: None, operations }, &author, at);
         let cleared = cleared.map_err(|rejection| not_cleared(rejection.to_string()))?;
-        while let Some((subscriber, edit)) = self.backlog.next() {
-            Self::refuse_retired(&subscriber, edit.op);
+        self.backlog.unpark(true);
+        while let Some((subscriber, queued)) = self.backlog.next() {
+            Self::refuse_retired(&subscriber, queued.edit.op);
         }
         for member in self.holders.values().filter(|member| member.retire()) {
             self.pending.note(cleared, member, Note::Closing(Closing::Archived));
