@@ -177,7 +177,7 @@ class Peer:
     """The commands. What a command returns is its answer."""
 
     def __init__(self):
-        self.events, self.load, self.recorder, self.name = [], None, None, None
+        self.events, self.load, self.recorder, self.name, self.ticks = [], None, None, None, 0
         self.faults = Faults()
         logging.getLogger().addHandler(self.faults)
         logging.getLogger().setLevel(logging.WARNING)
@@ -186,13 +186,14 @@ class Peer:
         session.register("on_connection")(lambda: self.event("active"))
 
     def event(self, kind, **fields):
-        self.events.append({"event": kind, "at": time.time(), **fields})
+        self.events.append({"event": kind, "at": time.time(), "tick": self.ticks, **fields})
 
     # -- the loop
 
     def tick(self):
         if session.repository is None:
             return
+        self.ticks += 1
         if self.listening:
             try:
                 session.listen()
