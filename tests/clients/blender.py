@@ -9,6 +9,7 @@ sys.path.insert(0, str(HERE / "blender"))
 import flows
 import hostility
 import manners
+import replay
 import restarts
 import talk
 from crew import VERSIONS, Crew, Hotset, PythonServer, for_each
@@ -49,6 +50,7 @@ SCENARIOS = [
     each_version_alone_does_everything,
     a_session_of_one_version_is_joined_by_all_others,
     *manners.SCENARIOS,
+    *replay.SCENARIOS,
     *talk.SCENARIOS,
     *restarts.SCENARIOS,
     *hostility.SCENARIOS,

@@ -233,6 +233,12 @@ class Peer:
         session.connect(repository=repository, remote=REMOTE, timeout=timeout, server_password=server_password,
                         admin_password=admin_password)  # fmt: skip
 
+    def do_know(self, kinds):
+        """Registers more types, all with deltas."""
+        for kind in kinds:
+            if kind not in KINDS:
+                KINDS[kind], WAYS[kind] = type(kind, (Block,), {}), Differing
+
     def do_probe(self, port, timeout=500):
         return porcelain.request_session_info(f"127.0.0.1:{port}", timeout)
 
@@ -324,6 +330,13 @@ class Peer:
 
     def do_owners(self):
         return {uuid: node.owner for uuid, node in session.repository.graph.items()}
+
+    def do_fold(self, base, deltas):
+        """What deltas make of a node's data, without any server."""
+        data = pickle.loads(bytes.fromhex(base))
+        for delta in deltas:
+            data = data + Delta(bytes.fromhex(delta), mutate=False, raise_errors=True)
+        return typed.pack(data)
 
     def do_versions(self):
         import deepdiff
