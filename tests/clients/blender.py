@@ -11,6 +11,7 @@ import hostility
 import manners
 import replay
 import restarts
+import sessions
 import talk
 from crew import VERSIONS, Crew, Hotset, PythonServer, for_each
 
@@ -53,6 +54,7 @@ SCENARIOS = [
     *replay.SCENARIOS,
     *talk.SCENARIOS,
     *restarts.SCENARIOS,
+    *sessions.SCENARIOS,
     *hostility.SCENARIOS,
 ]
 
