@@ -1,11 +1,12 @@
 //! The session as storage sees it: journal records and snapshot sections, turned into state and back.
 
 use crate::session::stored::{
-    BadStored, ClientOpsV1, EventV1, Loading, MemberV1, MessageV1, MetaV1, NodeV1, PayloadV1, RemovedTaskV1, SettingV1,
-    TaskV1,
+    BadStored, ClientOpsV1, EventV1, Loading, MemberV1, MessageV1, MetaV1, NodeRefV1, PayloadV1, RemovedTaskV1,
+    SettingV1, TaskV1,
 };
 use crate::session::{Event, Session, Timestamp};
 use crate::storage::{BadContent, Early, Machine, RecordBody, Sections, Summary, codec};
+use bytes::Bytes;
 use serde::Serialize;
 use std::io;
 use std::sync::Arc;
@@ -119,8 +120,8 @@ impl Machine for SessionMachine {
         let mut body = Vec::new();
         codec::encode_into(&MetaV1::from(session), &mut body);
         out.section(META, SCHEMA, &body)?;
-        let node_size = |node: &NodeV1| payload_size(&node.payload) + 64 * node.dependencies.len();
-        write_parts(out, NODES, session.nodes().map(|node| NodeV1::from(&**node)), node_size)?;
+        let node_size = |node: &NodeRefV1<'_>| payload_size(&node.payload) + 64 * node.dependencies.len();
+        write_parts(out, NODES, session.nodes().map(|node| NodeRefV1::from(&**node)), node_size)?;
         let task_size = |task: &TaskV1| task.description.len();
         write_parts(out, TASKS, session.tasks().map(|task| TaskV1::from(&**task)), task_size)?;
         let message_size = |message: &MessageV1| message.text.len();
@@ -158,7 +159,7 @@ impl Machine for SessionMachine {
     }
 }
 
-fn payload_size(payload: &PayloadV1) -> usize {
+fn payload_size(payload: &PayloadV1<&str, &Bytes>) -> usize {
     match payload {
         PayloadV1::Json(data) | PayloadV1::Bytes { data, .. } => data.len(),
         PayloadV1::Layered { base, deltas, .. } => {

@@ -8,9 +8,9 @@ use super::replies;
 use super::translate::{ClientMessage, client_message};
 use crate::doors::campaign::{Chance, cases};
 use crate::live::{Edit, Refusal, Work};
-use crate::session::stored::{Loading, MemberV1, MessageV1, MetaV1, NodeV1, SettingV1, TaskV1};
+use crate::session::stored::{Loading, MemberV1, MessageV1, MetaV1, NodeRefV1, NodeV1, SettingV1, TaskV1};
 use crate::session::{
-    Author, ClientId, Command, Decision, Event, Limits, MemberName, NodePatch, OpKey, Operation, PayloadChange,
+    Author, ClientId, Command, Decision, Event, Limits, MemberName, Node, NodePatch, OpKey, Operation, PayloadChange,
     Rejection, Role, Session, Timestamp,
 };
 use bytes::Bytes;
@@ -191,10 +191,14 @@ fn can_be_read(event: &Event) {
 
 /// What is stored of the session is the session.
 fn can_be_stored(session: &Session) {
+    let stored = |node: &Node| -> NodeV1 {
+        let written = serde_json::to_value(NodeRefV1::from(node)).unwrap();
+        serde_json::from_value(written).unwrap()
+    };
     let load = || {
         let mut loading = Loading::default();
         loading.meta(MetaV1::from(session))?;
-        loading.nodes(session.nodes().map(|node| NodeV1::from(&**node)).collect())?;
+        loading.nodes(session.nodes().map(|node| stored(node)).collect())?;
         loading.tasks(session.tasks().map(|task| TaskV1::from(&**task)).collect())?;
         loading.messages(session.messages().map(|message| MessageV1::from(&**message)).collect())?;
         loading.members(session.members().map(|member| MemberV1::from(&**member)).collect())?;

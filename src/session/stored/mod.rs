@@ -10,7 +10,7 @@ mod snapshot;
 
 pub use event::{ChangeV1, ChatDraftV1, EventV1, OpKeyV1};
 pub use load::Loading;
-pub use node::{DeltaV1, NodePatchV1, NodePutV1, NodeV1, PayloadChangeV1, PayloadV1};
+pub use node::{DeltaV1, NodePatchV1, NodePutV1, NodeRefV1, NodeV1, PayloadChangeV1, PayloadV1};
 pub use snapshot::{
     ClientOpsV1, MemberV1, MessageV1, MetaV1, RemovedTaskV1, SettingV1, TaskPatchV1, TaskPutV1, TaskV1,
 };

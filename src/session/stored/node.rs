@@ -6,51 +6,55 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// STORED. A payload.
+/// STORED. A payload, of texts and bytes that are its own or, to write it, the node's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum PayloadV1 {
+pub enum PayloadV1<Text = Arc<str>, Data = Bytes> {
     /// JSON text.
-    Json(Bytes),
+    Json(Data),
     /// Bytes with a media type.
     Bytes {
         /// The media type.
-        media_type: Arc<str>,
+        media_type: Text,
         /// The content.
-        data: Bytes,
+        data: Data,
     },
     /// Bytes with a media type, and what was appended to them.
     Layered {
         /// The media type.
-        media_type: Arc<str>,
+        media_type: Text,
         /// What the deltas were appended to.
-        base: Bytes,
+        base: Data,
         /// Oldest first.
-        deltas: Vec<DeltaV1>,
+        deltas: Vec<DeltaV1<Data>>,
     },
 }
 
 /// STORED. What was appended to a payload.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of `Delta`")]
-pub struct DeltaV1 {
+pub struct DeltaV1<Data = Bytes> {
     pub revision: u64,
-    pub data: Bytes,
+    pub data: Data,
 }
 
 /// STORED. A node in a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of `Node`")]
-pub struct NodeV1 {
-    pub id: Arc<str>,
-    pub kind: Arc<str>,
-    pub name: Arc<str>,
-    pub parent: Option<Arc<str>>,
+pub struct NodeV1<Text = Arc<str>, Data = Bytes> {
+    pub id: Text,
+    pub kind: Text,
+    pub name: Text,
+    pub parent: Option<Text>,
     pub order: Option<f64>,
-    pub owner: Option<Arc<str>>,
-    pub dependencies: Vec<Arc<str>>,
-    pub payload: PayloadV1,
+    pub owner: Option<Text>,
+    pub dependencies: Vec<Text>,
+    pub payload: PayloadV1<Text, Data>,
     pub revision: u64,
 }
+
+/// STORED. A node on its way into a snapshot. Nothing is counted as shared for it: with a million nodes that would take
+/// 32 bytes for each payload that nobody shared before, and a look at memory that the session's task uses.
+pub type NodeRefV1<'a> = NodeV1<&'a str, &'a Bytes>;
 
 /// STORED. A node that was put.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,18 +158,31 @@ fn finite(order: Option<f64>) -> Result<Option<f64>, BadStored> {
     if order.is_some_and(|order| !order.is_finite()) { Err(bad("a stored order is not finite")) } else { Ok(order) }
 }
 
-impl From<&Node> for NodeV1 {
-    fn from(node: &Node) -> Self {
+impl<'a> From<&'a Node> for NodeRefV1<'a> {
+    fn from(node: &'a Node) -> Self {
         Self {
-            id: node.id.shared(),
-            kind: Arc::clone(&node.kind),
-            name: Arc::clone(&node.name),
-            parent: node.parent.as_ref().map(NodeId::shared),
+            id: node.id.as_str(),
+            kind: &node.kind,
+            name: &node.name,
+            parent: node.parent.as_ref().map(NodeId::as_str),
             order: node.order,
-            owner: node.owner.as_ref().map(MemberName::shared),
-            dependencies: texts(&node.dependencies),
+            owner: node.owner.as_ref().map(MemberName::as_str),
+            dependencies: node.dependencies.iter().map(NodeId::as_str).collect(),
             payload: (&node.payload).into(),
             revision: node.revision,
+        }
+    }
+}
+
+impl<'a> From<&'a Payload> for PayloadV1<&'a str, &'a Bytes> {
+    fn from(payload: &'a Payload) -> Self {
+        let delta = |delta: &'a Delta| DeltaV1 { revision: delta.revision, data: &delta.data };
+        match payload {
+            Payload::Json(text) => Self::Json(text),
+            Payload::Bytes { media_type, data } => Self::Bytes { media_type, data },
+            Payload::Layered { media_type, base, deltas } => {
+                Self::Layered { media_type, base, deltas: deltas.with_revisions().map(delta).collect() }
+            }
         }
     }
 }
