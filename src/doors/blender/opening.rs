@@ -8,12 +8,17 @@ use super::roster::Status;
 use super::visit::{Stage, Visit};
 use super::wire::Channel;
 use crate::live::EditError;
+use crate::ops::clock;
 use crate::session::{NodeId, Operation, Session};
 use bytes::Bytes;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 /// Nodes that are removed in one edit.
 const REMOVED_AT_ONCE: usize = 1_000;
+
+/// How long a client that opens the session may send nothing of it: time for its largest node on a slow line.
+const SILENT_FOR: Duration = Duration::from_mins(2);
 
 /// How far a client is with giving the session its content.
 pub(super) struct Opening {
@@ -23,6 +28,31 @@ pub(super) struct Opening {
     empty: bool,
     /// It has said that there are no more.
     ended: bool,
+    /// When the last of it came.
+    heard: Instant,
+}
+
+impl Opening {
+    fn new(announced: Vec<NodeId>, now: Instant) -> Self {
+        let empty = announced.is_empty();
+        Self { announced: announced.into_iter().collect(), empty, ended: false, heard: now }
+    }
+
+    /// A node has come.
+    fn hears(&mut self, node: &NodeId, now: Instant) {
+        self.announced.remove(node);
+        self.heard = now;
+    }
+
+    /// Whether everything that was announced has come.
+    fn is_complete(&self) -> bool {
+        self.ended || (self.announced.is_empty() && !self.empty)
+    }
+
+    /// Whether others have waited long enough for it to go on.
+    fn is_abandoned(&self, now: Instant) -> bool {
+        !self.is_complete() && now.saturating_duration_since(self.heard) >= SILENT_FOR
+    }
 }
 
 impl Visit {
@@ -74,8 +104,7 @@ impl Visit {
         }
         let session = self.room.handle.name();
         tracing::info!(%session, "{} - opening the session with {} nodes", self.name(), nodes.len());
-        let (empty, announced) = (nodes.is_empty(), nodes.into_iter().collect());
-        self.stage = Stage::Opening(Opening { announced, empty, ended: false });
+        self.stage = Stage::Opening(Opening::new(nodes, clock::instant()));
         lines.send(Channel::Command, &server_snapshot(InitState::Accepted));
         self.go_on_opening(lines).await
     }
@@ -99,7 +128,7 @@ impl Visit {
             tracing::debug!("{}: a node of no opening", self.name());
             return Ok(());
         };
-        opening.announced.remove(&node.id);
+        opening.hears(&node.id, clock::instant());
         self.put(node).await
     }
 
@@ -108,11 +137,19 @@ impl Visit {
         matches!(self.stage, Stage::Opening(_))
     }
 
+    /// Lets others open the session if this client does not go on.
+    pub(super) fn is_abandoning(&self, now: Instant) -> Result<(), Farewell> {
+        let Stage::Opening(opening) = &self.stage else { return Ok(()) };
+        if !opening.is_abandoned(now) || !self.desk.is_clear() {
+            return Ok(());
+        }
+        Err(Farewell::because("you began to open the session and sent nothing for two minutes: connect again"))
+    }
+
     /// Ends the opening when everything that was announced is in the session, and durable.
     pub(super) async fn go_on_opening(&mut self, lines: &mut Lines) -> Result<(), Farewell> {
         let Stage::Opening(opening) = &self.stage else { return Ok(()) };
-        let complete = opening.ended || (opening.announced.is_empty() && !opening.empty);
-        if !complete || !self.desk.is_clear() {
+        if !opening.is_complete() || !self.desk.is_clear() {
             return Ok(());
         }
         let done = Operation::SettingSet { key: INITIALISED.into(), value: Some(Bytes::from_static(b"true")) };
@@ -127,5 +164,27 @@ impl Visit {
         lines.send(Channel::Command, &server_snapshot(InitState::Done));
         self.is_now(Stage::Active, Status::Active);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opening_is_abandoned_when_nothing_of_it_comes_for_two_minutes() {
+        let [first, second] = ["a", "b"].map(|id| NodeId::new(id).unwrap());
+        let began = clock::instant();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        let mut opening = Opening::new(vec![first.clone(), second.clone()], began);
+        assert!(!opening.is_abandoned(after(119)) && opening.is_abandoned(after(120)));
+        opening.hears(&first, after(119));
+        assert!(!opening.is_abandoned(after(238)) && opening.is_abandoned(after(239)));
+        opening.hears(&second, after(238));
+        assert!(
+            opening.is_complete() && !opening.is_abandoned(after(999)),
+            "now it waits for the disk, not for the client"
+        );
+        assert!(Opening::new(Vec::new(), began).is_abandoned(after(120)), "of none announced, only the end is a word");
     }
 }

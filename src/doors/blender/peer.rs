@@ -283,6 +283,7 @@ impl Peer {
             self.lines.send(Channel::Command, &objects::auth_reply("FAILED: data channel timeout"));
             return Err(Farewell::Closed);
         }
+        visit.is_abandoning(now)?;
         visit.room.roster.answers_in(visit.name(), self.pulse.latency());
         visit.tick(&mut self.lines, now).await
     }
