@@ -54,7 +54,8 @@ pub struct BlenderDoor {
     pub metrics: BlenderMetrics,
     /// The session that it leads to.
     pub session: SessionName,
-    pub(super) started: Instant,
+    /// Since when the session is what it is: since the start, or since the newest restore.
+    since: Mutex<Instant>,
     peers: Mutex<Peers>,
     room: Mutex<Option<Arc<Room>>>,
 }
@@ -69,8 +70,8 @@ impl BlenderDoor {
         session: SessionName,
     ) -> Arc<Self> {
         let (peers, room) = (Mutex::default(), Mutex::default());
-        let started = clock::instant();
-        Arc::new(Self { directory, authority, settings, metrics, session, started, peers, room })
+        let since = Mutex::new(clock::instant());
+        Arc::new(Self { directory, authority, settings, metrics, session, since, peers, room })
     }
 
     pub(super) fn settings(&self) -> InForce {
@@ -125,6 +126,15 @@ impl BlenderDoor {
         self.metrics.peers.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
     }
 
+    /// Since when clients may come that knew the session as it was before.
+    pub(super) fn since(&self) -> Instant {
+        if self.room.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            // Whoever looks first after a restore notices it.
+            _ = self.room();
+        }
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The room of the session, or why there is none.
     pub(super) fn room(&self) -> Result<Arc<Room>, String> {
         let Some(handle) = self.directory.get(&self.session) else {
@@ -135,6 +145,9 @@ impl BlenderDoor {
             && Arc::ptr_eq(room.handle.shared(), handle.shared())
         {
             return Ok(Arc::clone(room));
+        }
+        if room.is_some() {
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = clock::instant();
         }
         let new = Room::open(handle, self.metrics.clone());
         *room = Some(Arc::clone(&new));
