@@ -24,7 +24,7 @@ ENV BIND=0.0.0.0 \
     DATA_DIR=/app/data
 # Any other user will do as well, if /app/data belongs to it: docker run --user "$(id -u):$(id -g)".
 USER 1000:1000
-# 5555 to 5557: Blender Multi-User.
+# 5555 to 5557: Blender Multi-User; the ports of BLENDER_SESSIONS have to be published besides.
 EXPOSE 5555-5557 8080
 VOLUME ["/app/data"]
 STOPSIGNAL SIGTERM

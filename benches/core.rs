@@ -117,7 +117,7 @@ fn journal_record(count: u64) -> io::Result<()> {
     let body = Arc::new(EventRecord(Arc::clone(&events(1)[0])));
     for first in (0..count).step_by(GROUP) {
         let seqs = first + 1..=count.min(first + GROUP as u64);
-        writer.append(&session, branch, seqs.map(|seq| Record { seq, body: body.clone() }).collect());
+        writer.append(&session, branch, seqs.map(|seq| Record::new(seq, body.clone())).collect());
         writer.seal().map_err(|trouble| io::Error::other(trouble.message))?;
     }
     writer.close().map_err(|trouble| io::Error::other(trouble.message))

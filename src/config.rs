@@ -11,6 +11,7 @@ mod env_file;
 mod error;
 mod keys;
 mod nearest;
+mod ports;
 mod reference;
 mod reload;
 mod sources;
@@ -24,6 +25,7 @@ pub use data_dir::{
 };
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use keys::{Apply, KEYS, Key, find as find_key};
+pub use ports::BlenderSession;
 pub use reference::{default_toml, env_example, markdown};
 pub use reload::{Difference, Effect, Reload, Reloader};
 pub use sources::{Entry, Loaded, Sources};
@@ -59,6 +61,8 @@ pub struct Network {
     pub bind: IpAddr,
     /// The first of the three ports for Blender Multi-User; 0 = any three that are free.
     pub port: u16,
+    /// Sessions that Blender clients find at ports of their own.
+    pub blender_sessions: Vec<BlenderSession>,
     /// The port for HTTP and WebSocket; 0 = any free one.
     pub http_port: u16,
     /// Which doors are open.
@@ -140,6 +144,7 @@ impl Settings {
             network: Network {
                 bind: IpAddr::from([127, 0, 0, 1]),
                 port: 0,
+                blender_sessions: Vec::new(),
                 http_port: 0,
                 doors: Doors::default(),
                 timeout: Duration::ZERO,

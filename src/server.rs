@@ -18,7 +18,6 @@ use crate::live::{Directory, LiveSettings, SessionHandle};
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::{self, Signal};
 use crate::ops::{clock, logging, supervisor, watch};
-use crate::session::SessionName;
 use crate::storage::recovery::OpenError;
 use crate::storage::store::DirectoryStore;
 use axum::Router;
@@ -152,7 +151,7 @@ impl Daemon {
         live: channel::Sender<LiveSettings>,
     ) -> Result<Self, ServeError> {
         let Sessions { directory, store } = sessions;
-        let Bound { address, tcp, ports } = listen(settings).await?;
+        let Bound { address, tcp, doors } = listen(settings).await?;
         let metrics = Metrics::new();
         let gatekeeper = Arc::new(Gatekeeper::new(access, metrics.clone()));
         let native = channel::Sender::new(native_settings(settings));
@@ -164,7 +163,7 @@ impl Daemon {
             store: Arc::clone(&store),
             directory: Arc::clone(&directory),
             data_dir: settings.data_dir.display().to_string(),
-            blender: ports.as_ref().map(BlenderPorts::addresses).unwrap_or_default(),
+            blender: doors.iter().map(|ports| (ports.session().clone(), ports.addresses())).collect(),
             save_interval: interval.subscribe(),
             connections: Arc::clone(&connections),
             seen: keeper::Seen::default(),
@@ -193,12 +192,12 @@ impl Daemon {
         let mut accepting = vec![tokio::spawn(listener.run())];
         tracing::info!("Auto-save enabled (interval: {}s)", settings.saving.interval.as_secs());
         say_where(address, access, &data_dir);
-        if let Some(ports) = ports {
-            say_blender(&ports.addresses(), access, &data_dir);
+        say_blender(&doors, access, &data_dir);
+        for ports in doors {
             let (directory, settings) = (Arc::clone(&directory), blender.subscribe());
             let authority = Arc::<Gatekeeper>::clone(&gatekeeper);
-            let session = SessionName::default_session();
-            let door = BlenderDoor::new(directory, authority, settings, metrics.blender, session);
+            let session = ports.session().clone();
+            let door = BlenderDoor::new(directory, authority, settings, metrics.blender.clone(), session);
             accepting.extend(ports.accept(&door, &limits.subscribe(), &connections));
         }
         Ok(Self { directory, store, gatekeeper, live, native, blender, limits, interval, accepting, data_dir })
@@ -345,19 +344,26 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
 
 fn native_settings(settings: &Settings) -> NativeSettings {
     let network = &settings.network;
-    let most = usize::try_from(settings.sessions.max_sessions).unwrap_or(usize::MAX);
     NativeSettings {
         hello_within: network.timeout,
         message_bytes: usize::try_from(network.max_message).unwrap_or(usize::MAX),
         ops_per_second: u32::try_from(network.ops_per_second).unwrap_or(u32::MAX),
         ops_burst: u32::try_from(network.ops_burst).unwrap_or(u32::MAX),
-        create_sessions: settings.sessions.create_sessions.then_some(most),
+        create_sessions: settings.sessions.create_sessions.then(|| most_sessions(settings)),
         allowed_origins: network.allowed_origins.clone(),
     }
 }
 
+fn most_sessions(settings: &Settings) -> usize {
+    usize::try_from(settings.sessions.max_sessions).unwrap_or(usize::MAX)
+}
+
 fn blender_settings(settings: &Settings) -> BlenderSettings {
-    BlenderSettings { timeout: settings.network.timeout, message_bytes: settings.network.max_message }
+    BlenderSettings {
+        timeout: settings.network.timeout,
+        message_bytes: settings.network.max_message,
+        max_sessions: most_sessions(settings),
+    }
 }
 
 fn connection_limits(settings: &Settings) -> ConnectionLimits {
@@ -388,7 +394,8 @@ fn say_where(bound: SocketAddr, access: &Access, data_dir: &FilePath) {
 struct Bound {
     address: SocketAddr,
     tcp: TcpListener,
-    ports: Option<BlenderPorts>,
+    /// Of the Blender door, for each session that has some.
+    doors: Vec<BlenderPorts>,
 }
 
 async fn listen(settings: &Settings) -> Result<Bound, ServeError> {
@@ -396,17 +403,18 @@ async fn listen(settings: &Settings) -> Result<Bound, ServeError> {
     let refused = |setting| move |(address, source)| ServeError::Listen { address, setting, source };
     let address = SocketAddr::new(network.bind, network.http_port);
     let tcp = listener::bind(address).await.map_err(refused("HTTP_PORT"))?;
-    let ports = if network.doors.blender {
-        Some(BlenderPorts::bind(network.bind, network.port).await.map_err(refused("PORT"))?)
-    } else {
-        None
-    };
-    Ok(Bound { address: tcp.local_addr().unwrap_or(address), tcp, ports })
+    let mut doors = Vec::new();
+    for session in network.blender_doors() {
+        doors.push(BlenderPorts::bind(network.bind, &session).await.map_err(refused(session.setting()))?);
+    }
+    Ok(Bound { address: tcp.local_addr().unwrap_or(address), tcp, doors })
 }
 
 /// What people type into Blender.
-fn say_blender(addresses: &[SocketAddr], access: &Access, data_dir: &FilePath) {
-    let [command, data, ttl] = addresses else { return };
+fn say_blender(doors: &[BlenderPorts], access: &Access, data_dir: &FilePath) {
+    let ports = |door: &BlenderPorts| <[SocketAddr; 3]>::try_from(door.addresses()).ok();
+    let Some((default, others)) = doors.split_first() else { return };
+    let Some([command, data, ttl]) = ports(default) else { return };
     tracing::info!("Connect Blender (Multi-User add-on, replication 0.9.10, 0.9.12 and 0.10):");
     let (ip, port) = (command.ip(), command.port());
     match ip {
@@ -416,8 +424,14 @@ fn say_blender(addresses: &[SocketAddr], access: &Access, data_dir: &FilePath) {
         }
         ip => tracing::info!("  Address: {ip}, port: {port}"),
     }
-    if (data.port(), ttl.port()) != (command.port().saturating_add(1), command.port().saturating_add(2)) {
-        tracing::info!("  Ports of replication 0.9.10: {}, {}, {}", command.port(), data.port(), ttl.port());
+    if (data.port(), ttl.port()) != (port.saturating_add(1), port.saturating_add(2)) {
+        tracing::info!("  Ports of replication 0.9.10: {port}, {}, {}", data.port(), ttl.port());
+    }
+    for other in others {
+        if let Some([command, data, ttl]) = ports(other) {
+            let (session, port) = (other.session(), command.port());
+            tracing::info!("  Port of session {session}: {port} (0.9.10: also {}, {})", data.port(), ttl.port());
+        }
     }
     let password = match &access.server {
         None => "leave it empty".to_owned(),

@@ -71,6 +71,9 @@ impl Check {
     }
 }
 
+/// The three addresses of each session's Blender door, the default session's first.
+pub(super) type BlenderDoors = Vec<(String, Vec<SocketAddr>)>;
+
 /// Whether a daemon runs on the data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Daemon {
@@ -80,8 +83,8 @@ pub(super) enum Daemon {
     Running {
         /// Where it listens for HTTP.
         http: SocketAddr,
-        /// Where its Blender door is: nowhere if that is closed; or why it does not say.
-        blender: Result<Vec<SocketAddr>, String>,
+        /// Where its Blender door leads to which session: nowhere if that is closed; or why it does not say.
+        blender: Result<BlenderDoors, String>,
     },
     /// One does, and does not answer; or nobody may look.
     Unknown,

@@ -137,6 +137,7 @@ fn cell(value: &Value) -> String {
         Value::String(text) if text.is_empty() => "-".into(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "none".into(),
+        Value::Object(fields) if fields.is_empty() => "none".into(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join("; "),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     };

@@ -1,5 +1,6 @@
 //! What can be wrong with settings, where a value came from, and what is only worth a warning.
 
+use super::ports::BlenderSession;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -100,12 +101,20 @@ pub enum ConfigError {
         other: Origin,
     },
     /// HTTP and the Blender door are to listen on the same port.
-    #[error("HTTP_PORT {http} is one of the three Blender ports {first} to {}", first.saturating_add(2))]
+    #[error("HTTP_PORT {http} is one of the three Blender ports {door}: change one of them")]
     SamePort {
         /// The port for HTTP.
         http: u16,
-        /// The first Blender port.
-        first: u16,
+        /// Whose ports it is one of.
+        door: BlenderSession,
+    },
+    /// Two sessions are to be at the same port.
+    #[error("the Blender ports {one} and {other} overlap: move one of them")]
+    SamePorts {
+        /// One session.
+        one: BlenderSession,
+        /// The other one.
+        other: BlenderSession,
     },
 }
 
@@ -136,7 +145,8 @@ impl ConfigErrors {
             ConfigError::Unreadable { .. }
             | ConfigError::Syntax { .. }
             | ConfigError::Ambiguous { .. }
-            | ConfigError::SamePort { .. } => false,
+            | ConfigError::SamePort { .. }
+            | ConfigError::SamePorts { .. } => false,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The table of all settings: each key's name, type, default, range, meaning and whether it changes while running.
 
+use super::ports::{self, BlenderSession, FIRST_PORT_MAX};
 use super::{Doors, Settings, value};
 use crate::ops::logging::{LogFormat, LogLevel};
 use crate::ops::secret::Secret;
@@ -51,6 +52,8 @@ pub(super) enum Kind {
     Path { set: fn(&mut Settings, PathBuf) },
     /// Some of these words, separated by commas.
     Doors { set: fn(&mut Settings, Doors) },
+    /// Sessions with the first of their ports, separated by commas; may be empty.
+    BlenderSessions { set: fn(&mut Settings, Vec<BlenderSession>) },
     /// Web origins, separated by commas; may be empty.
     Origins { set: fn(&mut Settings, Vec<String>) },
     /// How much to log.
@@ -113,9 +116,17 @@ pub const KEYS: &[Key] = &[
         "port",
         "5555",
         Restart,
-        Kind::Port { max: 65_533, set: |s, v| s.network.port = v },
+        Kind::Port { max: FIRST_PORT_MAX, set: |s, v| s.network.port = v },
         "First of the three ports for Blender Multi-User: this one, and for replication 0.9.10 the next two; 0 = any three \
          that are free, not necessarily next to each other.",
+    ),
+    key(
+        "blender_sessions",
+        "",
+        Restart,
+        Kind::BlenderSessions { set: |s, v| s.network.blender_sessions = v },
+        "Further sessions for Blender Multi-User, besides the one at PORT, each at three ports of its own. One that does \
+         not exist is made when the first client logs in.",
     ),
     key(
         "log_level",
@@ -390,7 +401,7 @@ impl Key {
             Kind::Switch { .. } => "BOOL",
             Kind::Address { .. } => "ADDRESS",
             Kind::Path { .. } => "PATH",
-            Kind::Doors { .. } | Kind::Origins { .. } => "LIST",
+            Kind::Doors { .. } | Kind::Origins { .. } | Kind::BlenderSessions { .. } => "LIST",
             Kind::Level { .. } => "LEVEL",
             Kind::Format { .. } => "FORMAT",
             Kind::Secret { .. } => "TEXT",
@@ -404,7 +415,7 @@ impl Key {
 
     /// Whether an empty text is a value; elsewhere it counts as not set.
     pub fn may_be_empty(&self) -> bool {
-        matches!(self.kind, Kind::Secret { .. } | Kind::Origins { .. })
+        matches!(self.kind, Kind::Secret { .. } | Kind::Origins { .. } | Kind::BlenderSessions { .. })
     }
 }
 
@@ -431,6 +442,10 @@ impl Kind {
             Self::Path { set } => set(settings, value::path(text).ok_or_else(expected)?),
             Self::Doors { set } => set(settings, value::doors(text).ok_or_else(expected)?),
             Self::Origins { set } => set(settings, value::origins(text).ok_or_else(expected)?),
+            Self::BlenderSessions { set } => {
+                let sessions = ports::blender_sessions(text);
+                set(settings, sessions.map_err(|why| format!("{}; {why}", self.expected()))?);
+            }
             Self::Level { set } => set(settings, LogLevel::parse(text).ok_or_else(expected)?),
             Self::Format { set } => set(settings, LogFormat::parse(text).ok_or_else(expected)?),
             Self::Secret { set } => set(settings, value::secret(text).ok_or_else(expected)?),
@@ -456,6 +471,9 @@ impl Kind {
             Self::Path { .. } => "a path".into(),
             Self::Doors { .. } => format!("none, or a list of: {}", value::DOOR_NAMES.join(", ")),
             Self::Origins { .. } => "a list of origins like https://example.org:8443".into(),
+            Self::BlenderSessions { .. } => {
+                "a list of sessions, each with the first of its three ports, like film=5570, trailer=5580".into()
+            }
             Self::Level { .. } => "one of: ERROR, WARNING, INFO, DEBUG, TRACE".into(),
             Self::Format { .. } => "one of: auto, text, json".into(),
             Self::Secret { .. } => {
@@ -512,6 +530,7 @@ mod tests {
             ("bind", ["localhost", "[::1]"], ["example.org", "256.0.0.1"]),
             ("log_format", ["JSON", "auto"], ["xml", "colour"]),
             ("doors", ["native", "Native,"], ["window", "native;"]),
+            ("blender_sessions", ["", "film=65533"], ["film", "film=65534"]),
         ] {
             let key = find(name).unwrap();
             for text in good {

@@ -118,6 +118,7 @@ fn container_note(key: &Key) -> Option<&'static str> {
         "port" | "http_port" => {
             Some("With docker-compose it has no effect: change the published ports in docker-compose.yml.")
         }
+        "blender_sessions" => Some("With docker-compose, publish their ports in docker-compose.yml, too."),
         "bind" | "data_dir" => Some("With docker-compose it has no effect: the container has its own."),
         _ => None,
     }

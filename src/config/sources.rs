@@ -105,13 +105,8 @@ impl Loaded {
     /// Whether a daemon could listen on all its ports. Commands do not ask: `--http-port` may name a daemon whose `PORT`
     /// they do not know.
     pub fn check_ports(&self) -> Result<(), ConfigErrors> {
-        let network = &self.settings.network;
-        let (http, first) = (network.http_port, network.port);
-        let is_taken = (first..=first.saturating_add(2)).contains(&http);
-        if network.doors.blender && http != 0 && first != 0 && is_taken {
-            return Err(ConfigErrors(vec![ConfigError::SamePort { http, first }]));
-        }
-        Ok(())
+        let errors = self.shared_ports();
+        if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
     }
 }
 
@@ -517,14 +512,28 @@ mod tests {
 
     /// A good value that is not the default.
     fn other_value(key: &Key) -> String {
-        ["77", "70MiB", "80KiB", "true", "::1", "/elsewhere", "http://a", "DEBUG", "json", "700", "100ms", "none"]
-            .into_iter()
-            .find(|text| {
-                let mut settings = Settings::default();
-                key.kind.apply(&mut settings, text).is_ok() && settings != Settings::default()
-            })
-            .unwrap_or_else(|| panic!("a value for {}", key.name))
-            .into()
+        [
+            "77",
+            "70MiB",
+            "80KiB",
+            "true",
+            "::1",
+            "/elsewhere",
+            "http://a",
+            "DEBUG",
+            "json",
+            "700",
+            "100ms",
+            "none",
+            "film=5570",
+        ]
+        .into_iter()
+        .find(|text| {
+            let mut settings = Settings::default();
+            key.kind.apply(&mut settings, text).is_ok() && settings != Settings::default()
+        })
+        .unwrap_or_else(|| panic!("a value for {}", key.name))
+        .into()
     }
 
     #[test]

@@ -17,6 +17,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -64,8 +65,8 @@ pub trait Keeper: Send + Sync {
     fn save_interval(&self) -> Duration;
     /// The data directory, for people.
     fn data_dir(&self) -> String;
-    /// Where Blender clients connect: the port of all of them, then the two more of the oldest. Empty without that door.
-    fn blender(&self) -> Vec<SocketAddr>;
+    /// Where Blender clients find which session: the port of all of them, then the two more of the oldest.
+    fn blender(&self) -> BTreeMap<SessionName, Vec<SocketAddr>>;
     /// What the journal has done.
     fn journal(&self) -> JournalStatus;
     /// The session's backups, newest first. Blocks: called on a thread for that.

@@ -4,7 +4,9 @@ use super::health::Readiness;
 use super::routes::Console;
 use crate::live::{Directory, Mode, SessionHandle};
 use crate::ops::clock::micros;
+use crate::session::SessionName;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// What the journal has done since the start.
@@ -30,7 +32,10 @@ pub(super) struct Status {
     version: &'static str,
     readiness: Readiness,
     data_dir: String,
+    /// Of the default session.
     blender: Vec<SocketAddr>,
+    /// Of the others, by their names.
+    blender_sessions: BTreeMap<String, Vec<SocketAddr>>,
     uptime_s: u64,
     sessions: Vec<SessionStatus>,
     journal: JournalStatus,
@@ -67,11 +72,14 @@ struct SaveStatus {
 
 impl Status {
     pub(super) fn of(console: &Console) -> Self {
+        let mut blender = console.keeper.blender();
+        let default = blender.remove(&SessionName::default_session());
         Self {
             version: env!("CARGO_PKG_VERSION"),
             readiness: Readiness::of(console),
             data_dir: console.keeper.data_dir(),
-            blender: console.keeper.blender(),
+            blender: default.unwrap_or_default(),
+            blender_sessions: blender.into_iter().map(|(name, at)| (name.to_string(), at)).collect(),
             uptime_s: console.started.elapsed().as_secs(),
             sessions: sessions(&console.directory),
             journal: console.keeper.journal(),

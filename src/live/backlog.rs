@@ -4,6 +4,7 @@
 use super::request::Edit;
 use super::subscriber::Subscriber;
 use crate::ops::clock;
+use crate::storage::Early;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,9 @@ const WORK_MAX: u64 = 64 << 20;
 
 /// Edits that may wait before nothing more is taken: as many as fit into the inbox.
 const EDITS_MAX: usize = 64 << 10;
+
+/// Bytes of large edits likewise: four of the largest.
+const EARLY_BYTES_MAX: usize = 256 << 20;
 
 /// How much of its time a turn has used.
 #[derive(Debug, Default)]
@@ -62,68 +66,131 @@ impl Budget {
 /// Edits that wait for their turn.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Who is next comes first. Nobody is in it twice, or without an edit.
+    /// Who is next comes first. Nobody is in it twice, or without an edit, or in `parked` as well.
     ring: VecDeque<Waiting>,
+    /// Those whose next edit has large parts on their way to the disk.
+    parked: Vec<Waiting>,
     edits: usize,
+    early_bytes: usize,
+    /// Nobody waits for the disk: what waits is to be refused.
+    lets_all_pass: bool,
 }
 
 #[derive(Debug)]
 struct Waiting {
     subscriber: Arc<Subscriber>,
-    edits: VecDeque<(Edit, u64)>,
+    edits: VecDeque<Queued>,
     work: u64,
 }
 
+/// An edit that waits.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) edit: Edit,
+    /// Bytes that it takes to read.
+    pub(super) work: u64,
+    /// Its large parts, which are to be on disk first.
+    pub(super) early: Vec<Arc<Early>>,
+}
+
+impl Queued {
+    fn early_bytes(&self) -> usize {
+        self.early.iter().map(|early| early.bytes().len()).sum()
+    }
+}
+
+/// Whether nothing needs to be waited for.
+pub(super) fn is_durable(early: &[Arc<Early>]) -> bool {
+    early.iter().all(|early| early.is_durable())
+}
+
+impl Waiting {
+    fn is_ready(&self) -> bool {
+        self.edits.front().is_none_or(|next| is_durable(&next.early))
+    }
+}
+
 impl Backlog {
-    /// Adds an edit of so much work behind those of the same connection, or gives it back: too much waits already.
-    pub(super) fn push(&mut self, subscriber: &Arc<Subscriber>, edit: Edit, work: u64) -> Result<(), Edit> {
-        let place = self.ring.iter_mut().find(|waiting| waiting.subscriber.connection == subscriber.connection);
-        match place {
-            Some(waiting) if waiting.work > 0 && waiting.work + work > WORK_MAX => return Err(edit),
+    /// Adds an edit behind those of the same connection. `Err` with its number: too much waits already.
+    pub(super) fn push(&mut self, subscriber: &Arc<Subscriber>, queued: Queued) -> Result<(), u64> {
+        let mut waiting = self.ring.iter_mut().chain(&mut self.parked);
+        let early_bytes = queued.early_bytes();
+        match waiting.find(|waiting| waiting.subscriber.connection == subscriber.connection) {
+            Some(waiting) if waiting.work > 0 && waiting.work + queued.work > WORK_MAX => return Err(queued.edit.op),
             Some(waiting) => {
-                waiting.work += work;
-                waiting.edits.push_back((edit, work));
+                waiting.work += queued.work;
+                waiting.edits.push_back(queued);
             }
             None => {
-                let (subscriber, edits) = (Arc::clone(subscriber), VecDeque::from([(edit, work)]));
-                self.ring.push_back(Waiting { subscriber, edits, work });
+                let work = queued.work;
+                self.wait(Waiting { subscriber: Arc::clone(subscriber), edits: VecDeque::from([queued]), work });
             }
         }
         self.edits += 1;
+        self.early_bytes += early_bytes;
         Ok(())
     }
 
+    fn wait(&mut self, waiting: Waiting) {
+        if self.lets_all_pass || waiting.is_ready() {
+            self.ring.push_back(waiting);
+        } else {
+            self.parked.push(waiting);
+        }
+    }
+
     /// The next edit of whoever is next; then it is somebody else's turn.
-    pub(super) fn next(&mut self) -> Option<(Arc<Subscriber>, Edit)> {
+    pub(super) fn next(&mut self) -> Option<(Arc<Subscriber>, Queued)> {
         let mut waiting = self.ring.pop_front()?;
-        let (edit, work) = waiting.edits.pop_front()?;
+        let queued = waiting.edits.pop_front()?;
         self.edits -= 1;
-        waiting.work -= work;
+        self.early_bytes -= queued.early_bytes();
+        waiting.work -= queued.work;
         let subscriber = Arc::clone(&waiting.subscriber);
         if !waiting.edits.is_empty() {
-            self.ring.push_back(waiting);
+            self.wait(waiting);
         }
-        Some((subscriber, edit))
+        Some((subscriber, queued))
+    }
+
+    /// Gives those a turn whose next edit is on disk as far as it needs to be; with `all`, everybody, until the next call.
+    pub(super) fn unpark(&mut self, all: bool) {
+        self.lets_all_pass = all;
+        self.ring.extend(self.parked.extract_if(.., |waiting| all || waiting.is_ready()));
     }
 
     /// Drops what waits for a connection that is closed.
     pub(super) fn forget(&mut self, subscriber: &Subscriber) {
-        self.ring.retain(|waiting| waiting.subscriber.connection != subscriber.connection);
-        self.edits = self.ring.iter().map(|waiting| waiting.edits.len()).sum();
+        let others = |waiting: &Waiting| waiting.subscriber.connection != subscriber.connection;
+        self.ring.retain(others);
+        self.parked.retain(others);
+        let left = || self.ring.iter().chain(&self.parked).flat_map(|waiting| &waiting.edits);
+        (self.edits, self.early_bytes) = (left().count(), left().map(Queued::early_bytes).sum());
     }
 
     /// Whether edits of this connection wait.
     pub(super) fn holds(&self, subscriber: &Subscriber) -> bool {
-        self.ring.iter().any(|waiting| waiting.subscriber.connection == subscriber.connection)
+        let mut waiting = self.ring.iter().chain(&self.parked);
+        waiting.any(|waiting| waiting.subscriber.connection == subscriber.connection)
+    }
+
+    /// Whether this connection's edits wait for the disk, so that none may overtake them.
+    pub(super) fn is_parked(&self, subscriber: &Subscriber) -> bool {
+        self.parked.iter().any(|waiting| waiting.subscriber.connection == subscriber.connection)
+    }
+
+    /// Whether an edit waits only for its turn.
+    pub(super) fn has_next(&self) -> bool {
+        !self.ring.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.ring.is_empty()
+        self.ring.is_empty() && self.parked.is_empty()
     }
 
     /// Whether more should wait in the inbox instead.
     pub(super) fn is_full(&self) -> bool {
-        self.edits >= EDITS_MAX
+        self.edits >= EDITS_MAX || self.early_bytes >= EARLY_BYTES_MAX
     }
 }
 
@@ -137,12 +204,12 @@ mod tests {
         Subscriber::new(MemberName::new(name).unwrap(), Role::Member, ClientId(1))
     }
 
-    fn edit(op: u64) -> Edit {
-        Edit { op, work: Work::Save }
+    fn edit(op: u64, work: u64) -> Queued {
+        Queued { edit: Edit { op, work: Work::Save }, work, early: Vec::new() }
     }
 
     fn order(backlog: &mut Backlog) -> Vec<(String, u64)> {
-        std::iter::from_fn(|| backlog.next()).map(|(who, edit)| (who.name.to_string(), edit.op)).collect()
+        std::iter::from_fn(|| backlog.next()).map(|(who, queued)| (who.name.to_string(), queued.edit.op)).collect()
     }
 
     #[test]
@@ -150,10 +217,10 @@ mod tests {
         let mut backlog = Backlog::default();
         let (alice, bob) = (subscriber("alice"), subscriber("bob"));
         for op in 1..=3 {
-            backlog.push(&alice, edit(op), 0).unwrap();
+            backlog.push(&alice, edit(op, 0)).unwrap();
         }
-        backlog.push(&bob, edit(7), 0).unwrap();
-        backlog.push(&alice, edit(4), 0).unwrap();
+        backlog.push(&bob, edit(7, 0)).unwrap();
+        backlog.push(&alice, edit(4, 0)).unwrap();
         let expected = [("alice", 1), ("bob", 7), ("alice", 2), ("alice", 3), ("alice", 4)];
         assert_eq!(order(&mut backlog), expected.map(|(name, op)| (name.to_owned(), op)));
         assert!(backlog.is_empty() && backlog.edits == 0);
@@ -163,12 +230,12 @@ mod tests {
     fn one_connection_has_as_much_unfinished_work_as_one_edit_may_take() {
         let mut backlog = Backlog::default();
         let (alice, bob) = (subscriber("alice"), subscriber("bob"));
-        backlog.push(&alice, edit(1), WORK_MAX + 1).expect("one always waits");
-        assert_eq!(backlog.push(&alice, edit(2), 1).map_err(|edit| edit.op), Err(2));
-        backlog.push(&bob, edit(1), WORK_MAX).expect("others are not concerned");
-        backlog.push(&bob, edit(2), 0).expect("small ones pass");
+        backlog.push(&alice, edit(1, WORK_MAX + 1)).expect("one always waits");
+        assert_eq!(backlog.push(&alice, edit(2, 1)), Err(2));
+        backlog.push(&bob, edit(1, WORK_MAX)).expect("others are not concerned");
+        backlog.push(&bob, edit(2, 0)).expect("small ones pass");
         assert!(backlog.next().is_some());
-        backlog.push(&alice, edit(3), 1).expect("the first has been done");
+        backlog.push(&alice, edit(3, 1)).expect("the first has been done");
         backlog.forget(&bob);
         assert!(!backlog.holds(&bob) && backlog.holds(&alice));
         assert_eq!(order(&mut backlog), [("alice".to_owned(), 3)]);

@@ -86,4 +86,7 @@ impl Durable for Ear {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
         self.notify.notify_one();
     }
+    fn prepared(&self) {
+        self.notify.notify_one();
+    }
 }

@@ -5,7 +5,7 @@ use crate::session::stored::{
     TaskV1,
 };
 use crate::session::{Event, Session, Timestamp};
-use crate::storage::{BadContent, Machine, RecordBody, Sections, Summary, codec};
+use crate::storage::{BadContent, Early, Machine, RecordBody, Sections, Summary, codec};
 use serde::Serialize;
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 const SCHEMA: u16 = 1;
 
 /// About how many bytes a section should have.
-const SECTION_BYTES: usize = 4 << 20;
+const SECTION_BYTES: usize = 1 << 20;
 
 const META: [u8; 4] = *b"META";
 const NODES: [u8; 4] = *b"NODE";
@@ -63,6 +63,11 @@ impl RecordBody for EventRecord {
 
     fn size_hint(&self) -> usize {
         self.0.size_hint()
+    }
+
+    fn encode_around(&self, early: &[Arc<Early>], out: &mut Vec<u8>) -> Option<Vec<(usize, usize)>> {
+        let parts: Vec<&[u8]> = early.iter().map(|early| &early.bytes()[..]).collect();
+        codec::encode_around(&EventV1::from(&*self.0), &parts, out)
     }
 }
 

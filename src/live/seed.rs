@@ -51,7 +51,7 @@ pub fn seed(
                 event.author = step.author;
                 let event = Arc::new(event);
                 filled.evolve(&event);
-                records.push(Record { seq: event.seq, body: Arc::new(EventRecord(event)) });
+                records.push(Record::new(event.seq, Arc::new(EventRecord(event))));
             }
         }
     }

@@ -3,12 +3,14 @@
 
 mod archiving;
 mod membership;
+mod preparing;
 mod restoring;
 mod saving;
 
+use self::preparing::DaemonEdit;
 use self::restoring::Restoring;
 use self::saving::{SaveAwaited, Whom};
-use super::backlog::{Backlog, Budget};
+use super::backlog::{Backlog, Budget, Queued};
 use super::durable_view::DurableView;
 use super::ear::Ear;
 use super::handle::Counts;
@@ -19,10 +21,8 @@ use super::saves::SavePlan;
 use super::subscriber::{Closing, Mode, Note, Refusal, Subscriber};
 use super::{LiveSettings, Shared};
 use crate::ops::clock;
-use crate::session::{
-    Author, Command, Decision, Event, MemberName, OpKey, Operation, Rejection, Session, SessionName, Timestamp,
-};
-use crate::storage::{Record, SaveOutcome, Store};
+use crate::session::{Author, Command, Decision, Event, MemberName, OpKey, Rejection, Session, SessionName, Timestamp};
+use crate::storage::{Early, Record, SaveOutcome, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +50,8 @@ pub(super) struct SessionTask {
     records: Vec<Record>,
     /// Edits that the last turn had no time for.
     backlog: Backlog,
+    /// Large edits by the daemon.
+    daemon_edits: Vec<DaemonEdit>,
     /// Some may have gone of whom edits still wait.
     departing: bool,
     plan: SavePlan,
@@ -105,6 +107,7 @@ impl SessionTask {
             durable: DurableView::new(durable),
             records: Vec::new(),
             backlog: Backlog::default(),
+            daemon_edits: Vec::new(),
             departing: false,
             plan: SavePlan::new(interval, origin.saved, now),
             saves_awaited: Vec::new(),
@@ -138,7 +141,7 @@ impl SessionTask {
                 () = tokio::task::yield_now(), if may_decide && self.has_work() => {}
             }
             // Whatever has woken it, whoever asks now is to have a turn among those who wait.
-            while !self.backlog.is_empty()
+            while self.backlog.has_next()
                 && !self.backlog.is_full()
                 && batch.len() < BATCH
                 && let Ok(request) = inbox.try_recv()
@@ -164,7 +167,7 @@ impl SessionTask {
 
     /// Whether edits wait that may be made.
     fn has_work(&self) -> bool {
-        !self.backlog.is_empty() && !self.holds_edits()
+        self.backlog.has_next() && !self.holds_edits()
     }
 
     /// Whether edits wait for what becomes of the session.
@@ -182,15 +185,16 @@ impl SessionTask {
         let at = Timestamp(clock::now_ms());
         self.hear_archived(at);
         let mut budget = Budget::default();
+        self.go_on_with_large_edits(&mut budget, at);
         for request in batch.drain(..) {
             self.take(request, &mut budget, at);
         }
         while !budget.is_spent()
             && self.may_decide()
             && self.has_work()
-            && let Some((subscriber, edit)) = self.backlog.next()
+            && let Some((subscriber, queued)) = self.backlog.next()
         {
-            self.edit(&subscriber, edit, &mut budget, at);
+            self.edit(&subscriber, queued, &mut budget, at);
         }
         self.departing |= self.ear.take_departures();
         if !self.is_restoring() {
@@ -210,10 +214,11 @@ impl SessionTask {
         match request {
             Request::Join { subscriber, token, reply } => self.join(subscriber, token, reply, at),
             Request::Edits { subscriber, edits } => self.take_edits(&subscriber, edits, budget, at),
-            Request::DaemonEdit { operations, by, reply } => match self.refuses_daemon(by.as_deref()) {
-                Some(why) => _ = reply.send(Err(EditError::ReadOnly(why))),
-                None => self.daemon_edit(operations, reply, budget, at),
-            },
+            Request::DaemonEdit { operations, by, reply } => {
+                if let Some(edit) = self.take_daemon_edit(operations, by, reply) {
+                    self.daemon_edit(edit, budget, at);
+                }
+            }
             Request::Archive { reply } => self.archive(reply, at),
             Request::Restore { chosen, reply } => self.restore(chosen, reply),
             Request::State { reply } => {
@@ -225,45 +230,36 @@ impl SessionTask {
         }
     }
 
-    /// Edits are made at once as long as nobody waits and there is time.
-    fn take_edits(&mut self, subscriber: &Arc<Subscriber>, edits: Vec<Edit>, budget: &mut Budget, at: Timestamp) {
-        for edit in edits {
-            if self.backlog.is_empty() && !budget.is_spent() && !self.holds_edits() {
-                self.edit(subscriber, edit, budget, at);
-                continue;
-            }
-            let work = match &edit.work {
-                Work::Operations(operations) => {
-                    self.state.work_of(Some(OpKey { client: subscriber.client, op: edit.op }), operations)
-                }
-                Work::Save => 0,
-            };
-            if let Err(Edit { op, .. }) = self.backlog.push(subscriber, edit, work) {
-                subscriber.leave(Note::Reject { op, why: Refusal::TooMuchWork });
-                subscriber.wake();
-            }
-        }
+    fn decide(&mut self, command: &Command, author: &Author, at: Timestamp) -> Result<u64, Rejection> {
+        self.decide_prepared(command, author, at, Vec::new())
     }
 
-    fn decide(&mut self, command: &Command, author: &Author, at: Timestamp) -> Result<u64, Rejection> {
+    /// Decides on a command of which large parts are on disk.
+    fn decide_prepared(
+        &mut self,
+        command: &Command,
+        author: &Author,
+        at: Timestamp,
+        early: Vec<Arc<Early>>,
+    ) -> Result<u64, Rejection> {
         let decision = self.state.decide(command, author, at, &self.settings.borrow().limits)?;
         Ok(match decision {
             Decision::Repeat { seq } => seq,
-            Decision::New(event) => self.accept(event),
+            Decision::New(event) => self.accept(event, early),
         })
     }
 
-    fn accept(&mut self, event: Event) -> u64 {
+    fn accept(&mut self, event: Event, early: Vec<Arc<Early>>) -> u64 {
         let event = Arc::new(event);
         self.state.evolve(&event);
-        self.records.push(Record { seq: event.seq, body: Arc::new(EventRecord(Arc::clone(&event))) });
+        self.records.push(Record { early, ..Record::new(event.seq, Arc::new(EventRecord(Arc::clone(&event)))) });
         self.pending.event(Arc::clone(&event));
         self.durable.event(Arc::clone(&event));
         event.seq
     }
 
-    fn edit(&mut self, subscriber: &Arc<Subscriber>, edit: Edit, budget: &mut Budget, at: Timestamp) {
-        let Edit { op, work } = edit;
+    fn edit(&mut self, subscriber: &Arc<Subscriber>, queued: Queued, budget: &mut Budget, at: Timestamp) {
+        let Queued { edit: Edit { op, work }, early, .. } = queued;
         let operations = match work {
             Work::Operations(operations) => operations,
             Work::Save => return self.save_operation(subscriber, op),
@@ -285,7 +281,7 @@ impl SessionTask {
         let author = Author { name: subscriber.name.clone(), role: subscriber.role };
         let work = self.state.work_of(Some(key), &operations);
         budget.before(work);
-        match self.decide(&Command::Edit { op: Some(key), operations }, &author, at) {
+        match self.decide_prepared(&Command::Edit { op: Some(key), operations }, &author, at, early) {
             Ok(seq) => {
                 self.durable.worked(work);
                 self.pending.note(self.state.seq(), subscriber, Note::Ack { op, seq });
@@ -295,18 +291,12 @@ impl SessionTask {
         budget.after(work);
     }
 
-    /// The daemon's own edits do not wait for their turn: they are few and small.
-    fn daemon_edit(
-        &mut self,
-        operations: Vec<Operation>,
-        reply: oneshot::Sender<Result<u64, EditError>>,
-        budget: &mut Budget,
-        at: Timestamp,
-    ) {
+    fn daemon_edit(&mut self, edit: DaemonEdit, budget: &mut Budget, at: Timestamp) {
+        let DaemonEdit { operations, reply, early, .. } = edit;
         let work = self.state.work_of(None, &operations);
         budget.before(work);
         let author = Author::daemon();
-        let decided = self.decide(&Command::Edit { op: None, operations }, &author, at);
+        let decided = self.decide_prepared(&Command::Edit { op: None, operations }, &author, at, early);
         match &decided {
             Ok(_) => self.durable.worked(work),
             Err(rejection) => self.shared.meter.rejected(rejection.code()),

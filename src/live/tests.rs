@@ -1,5 +1,6 @@
 //! Tests of a live session over a store whose disk is in the test's hand.
 
+mod large;
 mod restoring;
 
 use super::*;
@@ -7,7 +8,7 @@ use crate::session::{
     Author, ChatDraft, ChatKind, ClientId, Command, Decision, Limits, MemberName, NodeId, NodePatch, NodePut,
     Operation, Payload, PayloadChange, Rejection, Role, Session, SessionName, Timestamp,
 };
-use crate::storage::{Branch, Durable, Record, RestoreJob, ResumePoint, Run, SaveJob, Saved, Store, Trouble};
+use crate::storage::{Branch, Durable, Early, Record, RestoreJob, ResumePoint, Run, SaveJob, Saved, Store, Trouble};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,6 +23,7 @@ struct Disk {
 struct DiskInner {
     listener: Option<Arc<dyn Durable>>,
     written: Vec<u64>,
+    early: Vec<Arc<Early>>,
     saves: Vec<SaveJob>,
     restores: Vec<RestoreJob>,
     restored: u128,
@@ -29,7 +31,13 @@ struct DiskInner {
 
 impl Disk {
     fn sync(&self) {
-        let inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().unwrap();
+        for early in inner.early.drain(..) {
+            early.set_durable();
+        }
+        if let Some(listener) = &inner.listener {
+            listener.prepared();
+        }
         if let (Some(listener), Some(seq)) = (&inner.listener, inner.written.last()) {
             listener.durable(*seq);
         }
@@ -48,6 +56,9 @@ impl Disk {
 impl Store for Disk {
     fn create_session(&self, _: &SessionName) -> Result<(), String> {
         Ok(())
+    }
+    fn prepare(&self, _: &SessionName, early: &[Arc<Early>]) {
+        self.inner.lock().unwrap().early.extend_from_slice(early);
     }
     fn append(&self, _: &SessionName, records: Vec<Record>) {
         self.inner.lock().unwrap().written.extend(records.iter().map(|record| record.seq));
@@ -446,6 +457,7 @@ async fn large_patches_of_one_do_not_hold_up_another_and_are_all_made_also_when_
     let put = NodePut { payload, ..node(&NodeId::new("large").unwrap()) };
     mallory.edit(vec![Edit { op: 1, work: Work::Operations(vec![Operation::NodePut(put)]) }]).await.unwrap();
     settle().await;
+    stage.sync().await;
     stage.sync().await;
     let head = stage.head();
     mallory.edit(merges(2, 12)).await.unwrap();

@@ -1,7 +1,10 @@
-//! The three ports of the Blender door: commands (and everything of newer clients), data, signs of life.
+//! The ports of the Blender door: commands (and everything of newer clients), data, signs of life, for each session that
+//! has some.
 
 use super::listener::{ConnectionLimits, Connections, accept, bind};
+use crate::config::BlenderSession;
 use crate::doors::blender::{BlenderDoor, Channel};
+use crate::session::SessionName;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,20 +15,26 @@ use tokio::task::JoinHandle;
 /// What each port is for, in the order of their numbers.
 const CHANNELS: [Channel; 3] = [Channel::Command, Channel::Data, Channel::Ttl];
 
-/// The ports, bound.
+/// The ports of one session, bound.
 pub(super) struct BlenderPorts {
+    session: SessionName,
     listeners: Vec<(Channel, TcpListener)>,
 }
 
 impl BlenderPorts {
-    /// Binds the port and the two after it; for 0, any three that are free.
-    pub(super) async fn bind(ip: IpAddr, port: u16) -> Result<Self, (SocketAddr, io::Error)> {
+    /// Binds the session's port and the two after it; for 0, any three that are free.
+    pub(super) async fn bind(ip: IpAddr, of: &BlenderSession) -> Result<Self, (SocketAddr, io::Error)> {
         let mut listeners = Vec::new();
         for (offset, channel) in (0..).zip(CHANNELS) {
-            let port = if port == 0 { 0 } else { port.saturating_add(offset) };
+            let port = if of.port == 0 { 0 } else { of.port.saturating_add(offset) };
             listeners.push((channel, bind(SocketAddr::new(ip, port)).await?));
         }
-        Ok(Self { listeners })
+        Ok(Self { session: of.name.clone(), listeners })
+    }
+
+    /// The session that they lead to.
+    pub(super) fn session(&self) -> &SessionName {
+        &self.session
     }
 
     /// The addresses, in the order of [`CHANNELS`].
@@ -68,9 +77,13 @@ mod tests {
 
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+    fn at(port: u16) -> BlenderSession {
+        BlenderSession { name: SessionName::default_session(), port }
+    }
+
     #[tokio::test]
     async fn three_free_ports_are_found_and_named() {
-        let ports = BlenderPorts::bind(LOOPBACK, 0).await.unwrap();
+        let ports = BlenderPorts::bind(LOOPBACK, &at(0)).await.unwrap();
         let addresses = ports.addresses();
         assert_eq!(addresses.len(), 3);
         assert!(addresses.iter().all(|address| address.port() > 0));
@@ -80,7 +93,7 @@ mod tests {
     async fn a_port_in_use_is_named() {
         let taken = bind(SocketAddr::new(LOOPBACK, 0)).await.unwrap().local_addr().unwrap();
         let held = bind(taken).await.unwrap();
-        let refused = BlenderPorts::bind(LOOPBACK, taken.port()).await.err().unwrap();
+        let refused = BlenderPorts::bind(LOOPBACK, &at(taken.port())).await.err().unwrap();
         assert_eq!((refused.0, refused.1.kind()), (taken, io::ErrorKind::AddrInUse));
         drop(held);
     }

@@ -22,8 +22,8 @@ pub(super) struct DirectoryKeeper {
     pub(super) store: Arc<DirectoryStore>,
     pub(super) directory: Arc<Directory>,
     pub(super) data_dir: String,
-    /// Where Blender clients connect.
-    pub(super) blender: Vec<SocketAddr>,
+    /// Where Blender clients find which session.
+    pub(super) blender: BTreeMap<SessionName, Vec<SocketAddr>>,
     pub(super) save_interval: watch::Receiver<Duration>,
     pub(super) connections: Arc<Connections>,
     pub(super) seen: Seen,
@@ -98,7 +98,7 @@ impl Keeper for DirectoryKeeper {
         self.data_dir.clone()
     }
 
-    fn blender(&self) -> Vec<SocketAddr> {
+    fn blender(&self) -> BTreeMap<SessionName, Vec<SocketAddr>> {
         self.blender.clone()
     }
 

@@ -39,3 +39,58 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadContent> {
         bincode::serde::decode_from_slice(bytes, config).map_err(|error| BadContent(error.to_string()))?;
     if used == bytes.len() { Ok(value) } else { Err(BadContent(format!("{} bytes too many", bytes.len() - used))) }
 }
+
+/// Appends the encoded value to `out` without `parts`, byte strings of it that are left out where they stand. Returns which
+/// of them belongs where in `out`: `(offset, index)`, in order. `None` if one of them is no byte string of the value.
+pub fn encode_around<T: Serialize>(value: &T, parts: &[&[u8]], out: &mut Vec<u8>) -> Option<Vec<(usize, usize)>> {
+    let mut around = Around { out, parts, places: Vec::new() };
+    bincode::serde::encode_into_std_write(value, &mut around, bincode::config::standard()).ok()?;
+    let places = around.places;
+    (places.len() == parts.len()).then_some(places)
+}
+
+/// Takes byte strings for those that are looked for by where they are in memory: comparing them would take as long as
+/// copying.
+struct Around<'a> {
+    out: &'a mut Vec<u8>,
+    parts: &'a [&'a [u8]],
+    places: Vec<(usize, usize)>,
+}
+
+impl Write for Around<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut missing = (0..self.parts.len()).filter(|index| self.places.iter().all(|(_, found)| found != index));
+        match missing.find(|index| std::ptr::eq(self.parts[*index], bytes)) {
+            Some(index) => self.places.push((self.out.len(), index)),
+            None => self.out.extend_from_slice(bytes),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn what_is_left_out_belongs_where_it_is_said_to() {
+        let value = ("before", Bytes::from(vec![7; 300]), 5u32, Bytes::from(vec![7; 300]), "after");
+        let parts = [&value.3[..], &value.1[..]];
+        let mut rest = vec![1, 2, 3];
+        let places = encode_around(&value, &parts, &mut rest).expect("both are in it");
+        assert_eq!(places.iter().map(|(_, index)| *index).collect::<Vec<_>>(), [1, 0], "in the order of the value");
+        let mut whole = rest.clone();
+        for (at, index) in places.into_iter().rev() {
+            whole.splice(at..at, parts[index].iter().copied());
+        }
+        let mut expected = vec![1, 2, 3];
+        encode_into(&value, &mut expected);
+        assert_eq!(whole, expected);
+        assert_eq!(encode_around(&value, &[&[7; 300]], &mut Vec::new()), None, "equal bytes elsewhere are others");
+    }
+}

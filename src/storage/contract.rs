@@ -2,6 +2,7 @@
 
 use super::snapshot::Header;
 use crate::session::{SessionName, Timestamp};
+use crate::storage::journal::Early;
 use std::fmt;
 use std::sync::Arc;
 
@@ -78,6 +79,11 @@ pub trait RecordBody: Send + Sync {
     fn encode(&self, out: &mut Vec<u8>);
     /// About how many bytes [`RecordBody::encode`] will append (bounds the memory of the queue).
     fn size_hint(&self) -> usize;
+    /// Appends the stored form without these bytes, which all stand in it. Returns which of them belongs where in `out`, in
+    /// order: `(offset, index)`. `None`, with anything in `out`, if that cannot be done: then all of it is written.
+    fn encode_around(&self, _early: &[Arc<Early>], _out: &mut Vec<u8>) -> Option<Vec<(usize, usize)>> {
+        None
+    }
 }
 
 /// One event on its way to the journal.
@@ -87,6 +93,15 @@ pub struct Record {
     pub seq: u64,
     /// What to write.
     pub body: Arc<dyn RecordBody>,
+    /// The parts of it that are on disk already.
+    pub early: Vec<Arc<Early>>,
+}
+
+impl Record {
+    /// A record of which nothing is on disk.
+    pub fn new(seq: u64, body: Arc<dyn RecordBody>) -> Self {
+        Self { seq, body, early: Vec::new() }
+    }
 }
 
 impl fmt::Debug for Record {
@@ -102,6 +117,8 @@ pub trait Durable: Send + Sync {
     /// Writing has failed (`Some`) or works again (`None`). While it fails nothing becomes durable; what was
     /// appended stays in memory and is written when writing works again.
     fn trouble(&self, trouble: Option<Trouble>);
+    /// Early bytes have become durable: [`Early::is_durable`] says which.
+    fn prepared(&self) {}
 }
 
 /// Why nothing can be written at the moment.
@@ -209,6 +226,9 @@ pub struct Switched {
 pub trait Store: Send + Sync {
     /// Makes a place for a session, durably; does nothing if it has one. Blocks.
     fn create_session(&self, session: &SessionName) -> Result<(), String>;
+    /// Queues large parts of records to come, so that only the rest has to be written when they are appended. Never blocks;
+    /// the session bounds what it queues, and gives up what it drops.
+    fn prepare(&self, session: &SessionName, early: &[Arc<Early>]);
     /// Queues records of one session, in order. Never blocks; the session bounds what it queues.
     fn append(&self, session: &SessionName, records: Vec<Record>);
     /// Registers who is told about the session's durable `seq`. Replaces an earlier listener.

@@ -11,7 +11,7 @@ use crate::storage::recovery::{OpenError, OpenOptions};
 use crate::storage::saver::{Fork, Ledger, Publication, Shelf, locked};
 use crate::storage::snapshot::SnapshotId;
 use crate::storage::vfs::SharedVfs;
-use crate::storage::{Branch, Durable, Record, ResumePoint, Run, Trouble};
+use crate::storage::{Branch, Durable, Early, Record, ResumePoint, Run, Trouble};
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -160,6 +160,11 @@ impl Journaling {
     /// Whether the session is served.
     pub(crate) fn knows(&self, name: &SessionName) -> bool {
         locked(&self.lines).contains_key(name)
+    }
+
+    /// Queues large parts of records to come.
+    pub(crate) fn prepare(&self, name: &SessionName, early: &[Arc<Early>]) {
+        self.writer.prepare(name, early);
     }
 
     /// Queues records of one session.
@@ -311,6 +316,12 @@ impl Durable for Line {
         self.moved.notify_all();
         if let Some(listener) = listener {
             listener.trouble(trouble);
+        }
+    }
+    fn prepared(&self) {
+        let listener = locked(&self.progress).listener.clone();
+        if let Some(listener) = listener {
+            listener.prepared();
         }
     }
 }

@@ -23,6 +23,7 @@ mod state_file;
 pub mod store;
 pub mod vfs;
 
+pub use journal::Early;
 pub use keep::Keep;
 pub use recovery::{OpenError, OpenOptions, Opened, OpenedSession, Outcome, Restored, open};
 pub use store::{Closed, CreateError, DirectoryStore, Status};

@@ -10,7 +10,7 @@ use crate::storage::recovery::OpenError;
 use crate::storage::restore::{Chosen, RestoreError, Source, choose};
 use crate::storage::saver::{Saver, SaverSetup, Shelf, locked};
 use crate::storage::vfs::SharedVfs;
-use crate::storage::{Branch, Durable, Machine, Record, RestoreJob, ResumePoint, Run, SaveJob, Store, Trouble};
+use crate::storage::{Branch, Durable, Early, Machine, Record, RestoreJob, ResumePoint, Run, SaveJob, Store, Trouble};
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
@@ -205,6 +205,12 @@ impl Store for DirectoryStore {
             running.journaling.append(session, records);
         } else {
             tracing::error!(%session, "Events were dropped: nothing may be written");
+        }
+    }
+
+    fn prepare(&self, session: &SessionName, early: &[Arc<Early>]) {
+        if let Some(running) = &self.running {
+            running.journaling.prepare(session, early);
         }
     }
 

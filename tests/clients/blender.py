@@ -9,7 +9,9 @@ sys.path.insert(0, str(HERE / "blender"))
 import flows
 import hostility
 import manners
+import replay
 import restarts
+import sessions
 import talk
 from crew import VERSIONS, Crew, Hotset, PythonServer, for_each
 
@@ -49,8 +51,10 @@ SCENARIOS = [
     each_version_alone_does_everything,
     a_session_of_one_version_is_joined_by_all_others,
     *manners.SCENARIOS,
+    *replay.SCENARIOS,
     *talk.SCENARIOS,
     *restarts.SCENARIOS,
+    *sessions.SCENARIOS,
     *hostility.SCENARIOS,
 ]
 

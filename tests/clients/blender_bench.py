@@ -25,6 +25,8 @@ from crew import Crew, Hotset, PythonServer
 KEYS = 50
 WINDOW = 64
 CHUNK = 1 << 20
+# How long a joiner is left alone: more than a join takes.
+UNASKED = 1.0
 # What is compared: how a row is called, its server, its transport.
 SERVERS = {
     "python 0.9.10": (lambda: PythonServer("0.9.10"), "zmtp"),
@@ -165,25 +167,33 @@ def measure(open_server, transport, receivers, size, seconds):
         return row
 
 
-def joins(open_server, transport, count=5, nodes=200):
-    """Seconds from the library's login until it has all nodes, of several joins one after another."""
+def joins(open_server, transport, count, nodes=200):
+    """Joins of the library one after another, from its login until it has all nodes: of each the seconds, and how many
+    turns of its loop that took, in each of which it takes one message. And milliseconds from a request for a node to the
+    answer, at the socket of a client that does nothing else."""
     with open_server() as server, Crew(server.folder) as crew:
         if isinstance(server, Hotset):
             server.start()
         author = wire.Raw(server.port, transport)
         author.init("author", [wire.small_node(number, 1000) for number in range(nodes)])
-        peer, times = crew.hire(LIBRARY[transport]), []
+        peer, rows = crew.hire(LIBRARY[transport]), []
         for number in range(count):
             begin = len(peer.ask("about")["events"])
-            peer.join(server, f"joiner {number}")
+            peer.connect(server, f"joiner {number}")
+            # Questions would cost the joiner time.
+            time.sleep(UNASKED)
+            peer.until_state("STATE_ACTIVE")
             events = peer.ask("about", events_from=begin)["events"]
-            at = {event.get("state", event["event"]): event["at"] for event in events}
-            times.append(at["active"] - at["connect"])
+            connect, active = (next(event for event in events if event["event"] == kind) for kind in ("connect", "active"))
+            rows.append({"seconds": active["at"] - connect["at"], "turns": active["tick"] - connect["tick"]})
             if len(peer.ask("owners")) != nodes:
                 raise AssertionError(f"{len(peer.ask('owners'))} nodes, not {nodes}")
             peer.leave()
-        author.close()
-        return times
+        reader, answers = wire.Raw(server.port, transport), []
+        reader.join("reader", waits=answers)
+        for raw in (author, reader):
+            raw.close()
+        return rows, [1000 * seconds for seconds in answers]
 
 
 LARGE = 14_000_000
@@ -262,6 +272,19 @@ def drain(channel, done):
             pass
 
 
+def report_joins(times):
+    print("\nMedian (quartiles; least-most)\n")
+    print("| join of 200 nodes | joins | seconds | turns of the client's loop | ms to the answer for one node |\n|---|---|---|---|---|")
+    for name, (rows, answers) in times.items():
+        cells = [wide_spread([row[key] for row in rows], digits) for key, digits in (("seconds", 3), ("turns", 0))]
+        print(f"| {name}, library {LIBRARY[SERVERS[name][1]]} | {len(rows)} | {cells[0]} | {cells[1]} | {wide_spread(answers, 2)} |")
+
+
+def wide_spread(values, digits):
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f}; {min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
 def spread(values, digits=0):
     return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
@@ -271,20 +294,21 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--receivers", type=int, default=32)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 65_500])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 65_500])
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS), metavar="NAME")
     parser.add_argument("--joins", type=int, default=5)
     parser.add_argument("--no-waits", action="store_true")
     options = parser.parse_args()
     rows = {(size, name): [] for size in options.sizes for name in options.servers}
-    times = {name: [] for name in options.servers}
+    times = {name: ([], []) for name in options.servers}
     for number in range(options.rounds):
         for size, name in rows:
             row = measure(*SERVERS[name], options.receivers, size, options.seconds)
             rows[(size, name)].append(row)
             print(f"round {number + 1}: {size} bytes, {name}: {row}", file=sys.stderr, flush=True)
         for name in options.servers if options.joins else ():
-            times[name] += joins(*SERVERS[name], options.joins)
+            for all_times, some in zip(times[name], joins(*SERVERS[name], options.joins)):
+                all_times += some
     if options.rounds:
         report(options, rows, times)
     if not options.no_waits:
@@ -301,6 +325,13 @@ def report_waits(rows):
 
 
 def report(options, rows, times):
+    if rows:
+        report_deliveries(options, rows)
+    if options.joins:
+        report_joins(times)
+
+
+def report_deliveries(options, rows):
     print(f"{options.receivers} receivers, medians of {options.rounds} runs of {options.seconds:.0f} s (least-most)\n")
     print("| bytes | server | deliveries per CPU second | against Python | deliveries/s | CPU % | RSS MiB | lost |")
     print("|---|---|---|---|---|---|---|---|")
@@ -313,10 +344,6 @@ def report(options, rows, times):
         against = f"{efficiency / python[(size, transport)]:.2f} ×" if (size, transport) in python else ""
         cells = [spread([run[key] for run in runs]) for key in ("per cpu s", "per s", "cpu %", "rss")]
         print(f"| {size:,} | {name} | {cells[0]} | {against} | {cells[1]} | {cells[2]} | {cells[3]} | {max(run['lost'] for run in runs):.0f} |")
-    if any(times.values()):
-        print("\n| join of 200 nodes | seconds |\n|---|---|")
-        for name, seconds in times.items():
-            print(f"| {name}, library {LIBRARY[SERVERS[name][1]]} | {spread(seconds, 3)} |")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ fn lines_fit(ended: &Ended) {
 fn a_running_daemon_and_its_doors_are_well() {
     let place = Place::new();
     let port = three_ports().to_string();
-    let environment = [("PORT", port.as_str())];
+    let environment = [("PORT", port.as_str()), ("BLENDER_SESSIONS", "film=0")];
     let mut daemon = Running::start_with(&place, &[], &environment);
     daemon.says("Listening on http://");
     let (code, checks) = examined(&place, &["--port", &port]);
@@ -49,10 +49,14 @@ fn a_running_daemon_and_its_doors_are_well() {
         ("ready", "serves"),
         ("files", "headers only"),
         ("reachable", "only from this machine"),
-        ("Blender port", "PORT, commands"),
-        ("Blender port", "PORT + 1"),
-        ("Blender port", "PORT + 2"),
-        ("Blender door", "version 0."),
+        ("Blender port", "(session default, commands) answers"),
+        ("Blender port", "(session default, data) answers"),
+        ("Blender port", "(session default, signs of life) answers"),
+        ("Blender door", "session default answers a probe as version 0."),
+        ("Blender port", "(session film, commands) answers"),
+        ("Blender port", "(session film, data) answers"),
+        ("Blender port", "(session film, signs of life) answers"),
+        ("Blender door", "session film answers a probe as version 0."),
         ("server password", "none"),
         ("admin password", "generated"),
     ] {
@@ -71,7 +75,7 @@ fn a_running_daemon_is_asked_where_it_listens_whatever_the_settings_say_now() {
     let (code, checks) = examined(&place, &["--port", "19", "--http-port", "18"]);
     assert_eq!(code, 0, "{checks:#?}");
     assert_eq!(grade(&checks, "reachable", "from other machines, at 0.0.0.0"), "ok");
-    assert_eq!(grade(&checks, "Blender port", "(PORT + 2, signs of life) answers"), "ok");
+    assert_eq!(grade(&checks, "Blender port", "(session default, signs of life) answers"), "ok");
     assert_eq!(grade(&checks, "Blender door", "version 0."), "ok");
     assert_eq!(daemon.stop(), 0);
 
@@ -109,6 +113,40 @@ fn a_stopped_daemon_whose_ports_are_taken_is_told_so_in_lines_that_fit() {
     assert!(ended.out.contains(&format!("FAIL  HTTP port: {port} is in use (ss -tlnp shows by whom)")), "{ended:?}");
     assert!(ended.out.contains("warn  data directory: data is not there"), "{ended:?}");
     assert!(!place.path().join("data").exists(), "it changes nothing");
+}
+
+#[test]
+fn the_ports_of_further_sessions_are_looked_at_before_the_start() {
+    let place = Place::new();
+    let first = three_ports();
+    let taken = TcpListener::bind(("127.0.0.1", first + 2)).unwrap();
+    place.write(".env", &format!("PORT=0\nHTTP_PORT=0\nBLENDER_SESSIONS=film = {first}, trailer=0\n"));
+    let (code, checks) = examined(&place, &[]);
+    assert_eq!(code, 1, "{checks:#?}");
+    assert_eq!(grade(&checks, "Blender port", &format!("{first} is free")), "ok");
+    assert_eq!(grade(&checks, "Blender port", "otherwise stop it or change BLENDER_SESSIONS"), "FAIL");
+    let ended = place.run(&["serve"]);
+    let advice = format!("127.0.0.1:{}: Address already in use", first + 2);
+    assert!(ended.code == 69 && ended.err.contains(&advice), "{ended:?}");
+    assert!(ended.err.contains("Another program is using the port: set BLENDER_SESSIONS"), "{ended:?}");
+    drop(taken);
+}
+
+#[test]
+fn sessions_at_ports_that_others_have_are_an_error_before_the_start() {
+    let place = Place::new();
+    for (sessions, text) in [
+        ("film=5556", "the Blender ports 5555 to 5557 of session default (PORT) and 5556 to 5558 of session film"),
+        ("film=8079", "HTTP_PORT 8080 is one of the three Blender ports 8079 to 8081 of session film"),
+        ("film=5570,trailer=5572", "5572 to 5574 of session trailer (BLENDER_SESSIONS) overlap: move one of them"),
+        ("Film=5570", ".env:1: BLENDER_SESSIONS is \"Film=5570\", expected a list of sessions"),
+    ] {
+        place.write(".env", &format!("BLENDER_SESSIONS={sessions}\n"));
+        for command in [&["config", "check"] as &[_], &["serve"]] {
+            let ended = place.run(command);
+            assert!(ended.code == 78 && ended.err.contains(text), "{sessions}: {ended:?}");
+        }
+    }
 }
 
 #[test]

@@ -112,15 +112,26 @@ fn commands_find_the_daemon_that_runs_whatever_the_settings_have_become() {
 #[test]
 fn the_status_says_where_blender_clients_connect() {
     let place = Place::new();
-    let mut daemon = Running::start(&place, &[]);
+    let mut daemon = Running::start(&place, &["--blender-sessions", "film=0, trailer=0"]);
     daemon.says("Connect Blender");
+    let film = daemon.says("Port of session film: ");
+    daemon.says("Port of session trailer: ");
     let ended = place.run(&["status", "--json"]);
     let status: Value = serde_json::from_str(&ended.out).unwrap();
-    let addresses: Vec<&str> = status["blender"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
-    assert_eq!(addresses.len(), 3, "{ended:?}");
-    for address in addresses {
-        TcpStream::connect(address).unwrap();
+    let others = status["blender_sessions"].as_object().unwrap();
+    assert_eq!(others.keys().collect::<Vec<_>>(), ["film", "trailer"]);
+    for door in others.values().chain([&status["blender"]]) {
+        let addresses: Vec<&str> = door.as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+        assert_eq!(addresses.len(), 3, "{ended:?}");
+        for address in addresses {
+            TcpStream::connect(address).unwrap();
+        }
     }
+    let (_, port) = others["film"][0].as_str().unwrap().rsplit_once(':').unwrap();
+    assert!(film.contains(&format!("film: {port} (")), "{film}");
+    let names: Vec<&str> =
+        status["sessions"].as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["default"], "nobody has made the others");
     assert_eq!(daemon.stop(), 0);
 }
 

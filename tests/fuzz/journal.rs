@@ -97,7 +97,7 @@ fn written(in_order: bool) -> (Files, Told) {
                 let len = [3, 700, 40, 20_000][usize::from(number) % 4];
                 let body = [name.as_bytes(), &seq.to_le_bytes(), &vec![number; len]].concat();
                 records.push((seq, body.clone()));
-                writer.append(&session, Branch(1), vec![Record { seq, body: Arc::new(Body(body)) }]);
+                writer.append(&session, Branch(1), vec![Record::new(seq, Arc::new(Body(body)))]);
             }
             if number % 2 == 1 {
                 writer.seal().unwrap();

@@ -178,7 +178,7 @@ pub(crate) fn directory(in_order: bool) -> SimDisk {
         for (index, event) in part.iter().enumerate() {
             let body = stored(event);
             machine.apply(event.seq, &body).unwrap();
-            let record = Record { seq: event.seq, body: Arc::new(EventRecord(Arc::new(event.clone()))) };
+            let record = Record::new(event.seq, Arc::new(EventRecord(Arc::new(event.clone()))));
             opened.store.append(&session.name, vec![record]);
             let durable = ear.durable.lock().unwrap();
             drop(ear.moved.wait_while(durable, |durable| *durable < event.seq).unwrap());

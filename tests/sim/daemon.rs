@@ -147,7 +147,7 @@ impl Daemon {
             session: self.session.clone(),
             left: Box::new(self.toy.clone()),
             restored: Box::new(machine.clone()),
-            mark: Record { seq, body },
+            mark: Record::new(seq, body),
             of: header,
             at,
             done: Box::new(move |outcome| tell.send(outcome).unwrap()),

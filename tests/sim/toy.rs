@@ -25,7 +25,7 @@ impl Toy {
         let seq = self.seq() + 1;
         let body: Arc<[u8]> = text.into();
         self.entries.push_back((seq, Arc::clone(&body)));
-        Record { seq, body: Arc::new(Text(body)) }
+        Record::new(seq, Arc::new(Text(body)))
     }
 }
 

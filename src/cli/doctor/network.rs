@@ -1,6 +1,6 @@
 //! What the doctor looks at on the network: ports that are free, or answer as the daemon does, and who can reach them.
 
-use super::{Check, Daemon};
+use super::{BlenderDoors, Check, Daemon};
 use crate::cli::http::near;
 use crate::config::{Loaded, Network};
 use crate::formats::pickle::{Policy, read};
@@ -13,7 +13,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the three ports of the Blender door are for.
-const BLENDER: [(&str, &str); 3] = [("PORT", "commands"), ("PORT + 1", "data"), ("PORT + 2", "signs of life")];
+const BLENDER: [&str; 3] = ["commands", "data", "signs of life"];
 
 /// How a client of the TCP transport begins: the length of its identity, which follows, and the role of the line.
 const PREAMBLE: &[u8] = b"\0\0\0\x10hotset-doctor---C";
@@ -36,34 +36,39 @@ pub(super) fn check(loaded: &Loaded, daemon: &Daemon, checks: &mut Vec<Check>) {
 fn stopped(network: &Network, checks: &mut Vec<Check>) {
     checks.push(free("HTTP port", "HTTP_PORT", network.bind, network.http_port));
     checks.push(reach(network.bind));
-    if !network.doors.blender {
+    let doors = network.blender_doors();
+    if doors.is_empty() {
         return checks.push(Check::fine("Blender door", "closed: DOORS does not name blender"));
     }
-    if network.port == 0 {
-        return checks.push(Check::fine("Blender port", "0: any three free ones are taken"));
-    }
-    for port in network.port..=network.port.saturating_add(2) {
-        checks.push(free("Blender port", "PORT", network.bind, port));
+    for door in doors {
+        match door.ports() {
+            None => checks.push(Check::fine("Blender port", "0: any three free ones are taken")),
+            Some(ports) => checks.extend(ports.map(|port| free("Blender port", door.setting(), network.bind, port))),
+        }
     }
 }
 
 /// Whether the doors of the daemon answer where it says that they are.
-fn running(http: SocketAddr, blender: &Result<Vec<SocketAddr>, String>, checks: &mut Vec<Check>) {
+fn running(http: SocketAddr, blender: &Result<BlenderDoors, String>, checks: &mut Vec<Check>) {
     checks.push(reach(http.ip()));
-    let addresses = match blender {
-        Ok(addresses) => addresses,
+    let doors = match blender {
+        Ok(doors) => doors,
         Err(why) => {
             let text = format!("not looked at, because the daemon does not say where it is: {why}");
             return checks.push(Check::warning("Blender door", text));
         }
     };
-    let Some(first) = addresses.first() else {
+    if doors.is_empty() {
         return checks.push(Check::fine("Blender door", "closed (DOORS)"));
-    };
-    for (address, (name, what)) in addresses.iter().zip(BLENDER) {
-        checks.push(answers(near(*address), name, what));
     }
-    checks.push(door(near(*first)));
+    for (session, addresses) in doors {
+        for (address, what) in addresses.iter().zip(BLENDER) {
+            checks.push(answers(near(*address), session, what));
+        }
+        if let Some(first) = addresses.first() {
+            checks.push(door(near(*first), session));
+        }
+    }
 }
 
 /// Whether the daemon could listen there.
@@ -100,7 +105,7 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Whether the port greets as ZMTP does.
-fn answers(address: SocketAddr, name: &str, what: &str) -> Check {
+fn answers(address: SocketAddr, session: &str, what: &str) -> Check {
     let port = address.port();
     let greeted = || {
         let mut stream = connect(address)?;
@@ -110,20 +115,23 @@ fn answers(address: SocketAddr, name: &str, what: &str) -> Check {
         Ok::<_, io::Error>(signature)
     };
     match greeted() {
-        Ok([0xff, .., 0x7f]) => Check::fine("Blender port", format!("{port} ({name}, {what}) answers")),
-        Ok(_) => Check::failure("Blender port", format!("{port} ({name}) answers, but is not the Blender door")),
+        Ok([0xff, .., 0x7f]) => Check::fine("Blender port", format!("{port} (session {session}, {what}) answers")),
+        Ok(_) => Check::failure("Blender port", format!("{port} answers, but is not the Blender door")),
         Err(error) => {
-            let text = format!("{port} ({name}, {what}) does not answer: {error}. The log says where the door is");
+            let text =
+                format!("{port} (session {session}, {what}) does not answer: {error}. The log says where the door is");
             Check::failure("Blender port", text)
         }
     }
 }
 
 /// Whether the door says what it is, to clients of the newer library.
-fn door(address: SocketAddr) -> Check {
+fn door(address: SocketAddr, session: &str) -> Check {
     match probe(address) {
-        Ok(version) => Check::fine("Blender door", format!("answers a probe as version {version}")),
-        Err(error) => Check::failure("Blender door", format!("does not answer a probe: {error}")),
+        Ok(version) => {
+            Check::fine("Blender door", format!("of session {session} answers a probe as version {version}"))
+        }
+        Err(error) => Check::failure("Blender door", format!("of session {session} does not answer a probe: {error}")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the doctor looks at in the data directory: who owns it, how full its disk is, who uses it, what lies in it.
 
-use super::{Check, Daemon};
+use super::{BlenderDoors, Check, Daemon};
 use crate::cli::remote;
 use crate::config::{Access, Loaded, bound, check_data_dir, check_data_dir_writable};
 use crate::server::LEGACY_SNAPSHOT;
@@ -9,6 +9,7 @@ use crate::storage::fsck::{Condition, glance, newest_save};
 use crate::storage::recovery::{OpenError, who_locks};
 use crate::storage::vfs::{RealVfs, Space, Vfs};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -91,9 +92,15 @@ fn stopped(set: SocketAddr) -> Check {
     Check::warning("daemon", "none runs on this directory: hotset serve starts it")
 }
 
-fn blender(loaded: &Loaded, http: SocketAddr) -> Result<Vec<SocketAddr>, String> {
+fn blender(loaded: &Loaded, http: SocketAddr) -> Result<BlenderDoors, String> {
     let status = remote::status_at(loaded, http).map_err(|error| error.message)?;
-    serde_json::from_value(status["blender"].clone()).map_err(|error| format!("its status is not understood: {error}"))
+    let doors = || {
+        let default: Vec<SocketAddr> = serde_json::from_value(status["blender"].clone())?;
+        let others: BTreeMap<String, Vec<SocketAddr>> = serde_json::from_value(status["blender_sessions"].clone())?;
+        let default = std::iter::once((SessionName::default_session().to_string(), default));
+        Ok(default.chain(others).filter(|(_, addresses)| !addresses.is_empty()).collect())
+    };
+    doors().map_err(|error: serde_json::Error| format!("its status is not understood: {error}"))
 }
 
 fn ready(at: SocketAddr) -> Check {

@@ -5,7 +5,7 @@ use super::peer::Peer;
 use super::room::Room;
 use super::wire::{self, PeerId, WireLimits};
 use crate::doors::Authority;
-use crate::live::Directory;
+use crate::live::{Directory, OpenRefused, SessionHandle};
 use crate::ops::clock;
 use crate::ops::metrics::BlenderMetrics;
 use crate::session::SessionName;
@@ -31,6 +31,8 @@ pub struct BlenderSettings {
     pub timeout: Duration,
     /// Bytes of one message of a client that has logged in.
     pub message_bytes: u64,
+    /// How many sessions there may be, if the door's own has to be made.
+    pub max_sessions: usize,
 }
 
 /// Settings, and what follows from them.
@@ -75,7 +77,7 @@ impl BlenderDoor {
     }
 
     pub(super) fn settings(&self) -> InForce {
-        let BlenderSettings { timeout, message_bytes } = *self.settings.borrow();
+        let BlenderSettings { timeout, message_bytes, .. } = *self.settings.borrow();
         InForce { timeout, message_bytes, stranger_bytes: STRANGER_BYTES }
     }
 
@@ -111,8 +113,9 @@ impl BlenderDoor {
         let (sender, arrivals) = mpsc::channel(ARRIVALS);
         // There is room: nobody else has the sender yet.
         _ = sender.try_send(arrival);
-        peers.insert(id, sender);
-        self.metrics.peers.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        if peers.insert(id, sender).is_none() {
+            self.metrics.peers.inc();
+        }
         tokio::spawn(Peer::new(id, Arc::clone(self), arrivals).run());
     }
 
@@ -122,8 +125,8 @@ impl BlenderDoor {
         let mut peers = self.peers();
         if peers.get(&id).is_some_and(mpsc::Sender::is_closed) {
             peers.remove(&id);
+            self.metrics.peers.dec();
         }
-        self.metrics.peers.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
     }
 
     /// Since when clients may come that knew the session as it was before.
@@ -135,22 +138,40 @@ impl BlenderDoor {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The room of the session, or why there is none.
-    pub(super) fn room(&self) -> Result<Arc<Room>, String> {
-        let Some(handle) = self.directory.get(&self.session) else {
-            return Err(self.directory.refusal(&self.session).unwrap_or_else(|| "there is no session".to_owned()));
-        };
+    /// The room of the session, if that has been made; or why it is not served.
+    pub(super) fn room(&self) -> Result<Option<Arc<Room>>, String> {
+        match self.directory.get(&self.session) {
+            Some(handle) => Ok(Some(self.room_of(handle))),
+            None => self.directory.refusal(&self.session).map_or(Ok(None), Err),
+        }
+    }
+
+    /// The room of the session, which is made if it does not exist.
+    pub(super) async fn open_room(&self) -> Result<Arc<Room>, String> {
+        let most = self.settings.borrow().max_sessions;
+        match self.directory.open(&self.session, Some(most)).await {
+            Ok(handle) => Ok(self.room_of(handle)),
+            Err(OpenRefused::Failed(why)) => {
+                tracing::error!("Session {} cannot be made: {why}", self.session);
+                // What the server's folders are called is nobody's business.
+                Err("the session cannot be made at the moment".to_owned())
+            }
+            Err(refused) => Err(refused.to_string()),
+        }
+    }
+
+    fn room_of(&self, handle: SessionHandle) -> Arc<Room> {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(room) = &*room
             && Arc::ptr_eq(room.handle.shared(), handle.shared())
         {
-            return Ok(Arc::clone(room));
+            return Arc::clone(room);
         }
         if room.is_some() {
             *self.since.lock().unwrap_or_else(PoisonError::into_inner) = clock::instant();
         }
         let new = Room::open(handle, self.metrics.clone());
         *room = Some(Arc::clone(&new));
-        Ok(new)
+        new
     }
 }

@@ -52,19 +52,20 @@ impl Peer {
         }
         match self.admit(&auth).await {
             Ok(visit) => {
-                tracing::info!("{} logged in.", auth.name);
+                tracing::info!(session = %self.door.session, "{} logged in.", auth.name);
                 self.welcome(visit).await;
             }
             Err(why) => {
-                tracing::info!("{:?} is not let in: {why}", auth.name);
+                tracing::info!(session = %self.door.session, "{:?} is not let in: {why}", auth.name);
                 self.lines.send(Channel::Command, &auth_reply(&format!("FAILED: {why}")));
             }
         }
     }
 
     async fn admit(&self, auth: &Auth) -> Result<Visit, String> {
-        let room = self.door.room()?;
-        is_free(&auth.name, self.id, &room, false).await?;
+        if let Some(room) = self.door.room()? {
+            is_free(&auth.name, self.id, &room, false).await?;
+        }
         let address = self.lines.address().map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
         let admin = self.door.judge(auth, address)?;
         if !is_understood(&auth.version) {
@@ -75,7 +76,8 @@ impl Peer {
         if name.is_reserved() {
             return Err(Rejection::NameReserved.to_string());
         }
-        // Only now: who cannot come in sends nobody away.
+        // Only now: who cannot come in makes no session, and sends nobody away.
+        let room = self.door.open_room().await?;
         is_free(&auth.name, self.id, &room, true).await?;
         let membership = enter(&room, name, self.id).await?;
         let stage = Stage::DataPending(clock::instant());

@@ -72,7 +72,8 @@ impl Visit {
                 return Ok(());
             }
         }
-        tracing::info!("{} - opening the session with {} nodes", self.name(), nodes.len());
+        let session = self.room.handle.name();
+        tracing::info!(%session, "{} - opening the session with {} nodes", self.name(), nodes.len());
         let (empty, announced) = (nodes.is_empty(), nodes.into_iter().collect());
         self.stage = Stage::Opening(Opening { announced, empty, ended: false });
         lines.send(Channel::Command, &server_snapshot(InitState::Accepted));
@@ -122,7 +123,7 @@ impl Visit {
             Err(error) => return Err(Farewell::Told(format!("the session could not be opened: {error}"))),
         }
         self.room.opened_by(self.membership.subscriber().connection);
-        tracing::info!("{} - the session is open", self.name());
+        tracing::info!(session = %self.room.handle.name(), "{} - the session is open", self.name());
         lines.send(Channel::Command, &server_snapshot(InitState::Done));
         self.is_now(Stage::Active, Status::Active);
         Ok(())

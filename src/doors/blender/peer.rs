@@ -314,7 +314,7 @@ impl Peer {
         let Self { id, door, mut lines, visit, arrivals, .. } = self;
         door.forget(id, arrivals);
         if let Some(visit) = visit {
-            tracing::info!("{} disconnected from the server [{farewell}]", visit.name());
+            tracing::info!(session = %door.session, "{} disconnected from the server [{farewell}]", visit.name());
             visit.end();
         }
         let why = match &farewell {

@@ -42,7 +42,7 @@ struct Lately {
 impl Peer {
     /// Lets in a client that was in the session before the server was.
     pub(super) async fn welcome_back(&mut self) -> Option<()> {
-        let room = self.door.room().ok()?;
+        let room = self.door.room().ok()??;
         let state = room.state().await.ok()?;
         let client = self.id.client();
         if !self.id.is_random() {
@@ -73,7 +73,7 @@ impl Peer {
 
     /// What a client is told that the server does not know.
     pub(super) fn unknown(&self) -> Farewell {
-        let replaced = self.door.room().ok().and_then(|room| replaced(&room));
+        let replaced = self.door.room().ok().flatten().and_then(|room| replaced(&room));
         let unknown = || "the server was restarted and does not know you any more: connect again".to_owned();
         Farewell::Told(replaced.unwrap_or_else(unknown))
     }

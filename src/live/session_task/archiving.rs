@@ -53,7 +53,8 @@ impl SessionTask {
         if by.is_some_and(Subscriber::is_retired) {
             return Some(BEGUN_ANEW.into());
         }
-        self.refuses_writes().or_else(|| self.archiving.is_some().then(|| UNDER_WAY.into()))
+        let under_way = || self.archiving.is_some().then_some(UNDER_WAY).or_else(|| self.restore_under_way());
+        self.refuses_writes().or_else(|| under_way().map(Into::into))
     }
 
     /// Ends: what the saver has kept is cleared.
@@ -79,8 +80,9 @@ impl SessionTask {
         let operations = vec![Operation::SessionClear { archive: kept.file.as_str().into() }];
         let cleared = self.decide(&Command::Edit { op: None, operations }, &author, at);
         let cleared = cleared.map_err(|rejection| not_cleared(rejection.to_string()))?;
-        while let Some((subscriber, edit)) = self.backlog.next() {
-            Self::refuse_retired(&subscriber, edit.op);
+        self.backlog.unpark(true);
+        while let Some((subscriber, queued)) = self.backlog.next() {
+            Self::refuse_retired(&subscriber, queued.edit.op);
         }
         for member in self.holders.values().filter(|member| member.retire()) {
             self.pending.note(cleared, member, Note::Closing(Closing::Archived));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Why nothing is changed at the moment.
-pub(super) const UNDER_WAY: &str = "the session is being restored: try again in a moment";
+const UNDER_WAY: &str = "the session is being restored: try again in a moment";
 
 /// Why what was asked for meanwhile is not done.
 const RESTORED: &str = "the session has been restored to a backup: this was not done";
@@ -55,6 +55,11 @@ impl SessionTask {
     /// Whether nothing may be decided because of a restore.
     pub(super) fn is_restoring(&self) -> bool {
         !matches!(self.restoring, Restoring::No)
+    }
+
+    /// Why nothing may be changed because of a restore.
+    pub(super) fn restore_under_way(&self) -> Option<&'static str> {
+        self.is_restoring().then_some(UNDER_WAY)
     }
 
     /// Whether another task goes on.
@@ -113,7 +118,7 @@ impl SessionTask {
             session: self.name.clone(),
             left: Box::new(left),
             restored: Box::new(machine),
-            mark: Record { seq, body },
+            mark: Record::new(seq, body),
             of: header,
             at,
             done: Box::new(move |outcome| ear.restore_ended(outcome)),
@@ -139,8 +144,12 @@ impl SessionTask {
         restored.kept = kept;
         self.restoring = Restoring::Over;
         self.shared.end();
-        while let Some((subscriber, edit)) = self.backlog.next() {
-            Self::refuse_as_restored(&subscriber, edit.op, RESTORED);
+        self.backlog.unpark(true);
+        while let Some((subscriber, queued)) = self.backlog.next() {
+            Self::refuse_as_restored(&subscriber, queued.edit.op, RESTORED);
+        }
+        for edit in std::mem::take(&mut self.daemon_edits) {
+            _ = edit.reply.send(Err(EditError::ReadOnly(RESTORED.into())));
         }
         for awaited in std::mem::take(&mut self.saves_awaited) {
             saving::answer(awaited, &Err(RESTORED.to_owned()));

@@ -341,3 +341,31 @@ async fn whoever_asked_for_a_restore_may_go_and_it_is_done_nevertheless() {
     assert_eq!(house.now().session.shared().last_save().saved.map(|saved| saved.seq), Some(3));
     assert!(house.now().session.shared().meter.read().released >= 2, "what was counted before counts");
 }
+
+#[tokio::test]
+async fn a_large_edit_under_way_is_refused_with_the_others_or_made_when_the_restore_has_failed() {
+    for fails in [true, false] {
+        let house = house();
+        let stage = &house.stage;
+        let (_, alice) = stage.join("alice").await;
+        let large = NodePut {
+            payload: Payload::Bytes { media_type: "x/y".into(), data: vec![0; 1 << 20].into() },
+            ..node(&NodeId::new("large").unwrap())
+        };
+        alice.edit(vec![Edit { op: 1, work: Work::Operations(vec![Operation::NodePut(large)]) }]).await.unwrap();
+        settle().await;
+        let asked = house.ask(&Session::default()).await;
+        stage.say(&alice, 2, "behind it").await;
+        house.ends(if fails { badly } else { well }).await;
+        assert_eq!(asked.await.unwrap().is_err(), fails);
+        stage.sync().await;
+        stage.sync().await;
+        let told = told(&alice);
+        if fails {
+            assert_eq!(told, ["ack 1 2", "ack 2 3"]);
+        } else {
+            assert_eq!(told, ["restored 1".to_owned(), "restored 2".to_owned(), format!("closing: {MADE_OF}")]);
+            assert_eq!(house.now().session.state().await.unwrap().nodes().count(), 0);
+        }
+    }
+}

@@ -10,7 +10,7 @@ use super::{DIRECTORY, Lineage, Settings, Stats};
 use crate::ops::clock;
 use crate::storage::Trouble;
 use crate::storage::vfs::{Open, SharedVfs, VfsFile};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,6 +80,8 @@ pub(super) struct Log {
     chain: u32,
     /// As of `durable_upto`.
     position: Position,
+    /// Blobs that were given up before their first chunk was durable.
+    given_up: BTreeSet<u64>,
     kept: KeptSegments,
     pub(super) stats: Stats,
 }
@@ -102,6 +104,7 @@ impl Log {
             sealed_upto: start.first_batch - 1,
             chain: start.chain,
             position: Position { positions: start.positions, open_blobs: start.open_blobs },
+            given_up: BTreeSet::new(),
             kept: Arc::new(Mutex::new(start.segments)),
             stats: Stats::default(),
             settings,
@@ -164,6 +167,13 @@ impl Log {
         self.next_batch += 1;
         self.pending.push_back(Pending { kind, flags, count, batch_no, payload, effect });
         batch_no
+    }
+
+    /// No record will refer to this blob: segments need not be kept for it.
+    pub(super) fn give_up(&mut self, blob: u64) {
+        if self.position.open_blobs.remove(&blob).is_none() {
+            self.given_up.insert(blob);
+        }
     }
 
     pub(super) fn stage_control(&mut self, control: Control) -> u64 {
@@ -244,6 +254,11 @@ impl Log {
         for (_, crc) in headers {
             let Some(pending) = self.pending.pop_front() else { return };
             pending.effect.apply(&mut self.position, number);
+            if let Effect::BlobBegun(blob) = pending.effect
+                && self.given_up.remove(&blob)
+            {
+                self.position.open_blobs.remove(&blob);
+            }
             self.chain = *crc;
             self.durable_upto = pending.batch_no;
             self.stats.batches += 1;

@@ -6,6 +6,7 @@
 
 mod catalog;
 mod control;
+mod early;
 mod effect;
 mod frame;
 mod history;
@@ -23,6 +24,7 @@ mod walk;
 mod writer;
 
 pub use control::{Control, FileMark, Published};
+pub use early::Early;
 pub use history::{HistoryError, HistoryItem, history};
 pub use positions::{Branched, Positions, RunStart, SessionPosition};
 pub use retain::{Retained, Retention};

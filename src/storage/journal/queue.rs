@@ -3,15 +3,18 @@
 
 use super::Settings;
 use super::control::Control;
+use super::early::{Early, StagedEarly, Unwritten};
 use super::effect::Effect;
 use super::frame::{FLAG_LAST, Kind};
 use super::log::Log;
 use super::records::{
-    BlobRef, RECORD_HEAD, Span, begin_group, begin_inline, encode_chunk, end_group, end_inline, put_blob,
+    BlobRef, Piece, RECORD_HEAD, Span, begin_group, begin_inline, encode_chunk, end_group, end_inline, put_blob,
+    put_spliced,
 };
 use crate::session::SessionName;
 use crate::storage::{Branch, Record};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Weak;
 use std::sync::mpsc::SyncSender;
 
 use crate::storage::Trouble;
@@ -43,6 +46,13 @@ struct Blob {
 struct Lane {
     entries: VecDeque<Entry>,
     blob: Option<Blob>,
+    early: VecDeque<Unwritten>,
+}
+
+impl Lane {
+    fn is_empty(&self) -> bool {
+        self.blob.is_none() && self.entries.is_empty() && self.early.is_empty()
+    }
 }
 
 /// What waits on the journal's thread. Its size is bounded by what sessions may have in flight.
@@ -54,12 +64,22 @@ pub(super) struct Queue {
     turn: Option<SessionName>,
     /// Replies of staged controls, by batch.
     replies: BTreeMap<u64, Reply>,
+    staged_early: StagedEarly,
 }
 
 impl Queue {
     pub(super) fn push_records(&mut self, session: SessionName, branch: Branch, records: Vec<Record>) {
         let entries = records.into_iter().map(|record| Entry::Record(branch, record));
         self.lanes.entry(session).or_default().entries.extend(entries);
+    }
+
+    pub(super) fn push_early(&mut self, session: SessionName, early: Vec<Weak<Early>>) {
+        self.lanes.entry(session).or_default().early.extend(early.into_iter().map(Unwritten::new));
+    }
+
+    /// The batch with the last piece of early bytes is durable: whose they are, if they are still wanted.
+    pub(super) fn prepared(&mut self, batch_no: u64) -> Option<SessionName> {
+        self.staged_early.durable(batch_no)
     }
 
     pub(super) fn push_control(&mut self, control: Control, reply: Reply) {
@@ -93,7 +113,7 @@ impl Queue {
                 }
             }
         }
-        self.lanes.retain(|_, lane| lane.blob.is_some() || !lane.entries.is_empty());
+        self.lanes.retain(|_, lane| !lane.is_empty());
         for reply in refused {
             reply.send(Err(trouble.clone())).ok();
         }
@@ -105,6 +125,7 @@ impl Queue {
             let batch_no = log.stage_control(control);
             self.replies.insert(batch_no, reply);
         }
+        self.staged_early.let_go(log);
         let mut order: Vec<SessionName> = self.lanes.keys().cloned().collect();
         if let Some(turn) = &self.turn {
             let first = order.iter().position(|session| session >= turn).unwrap_or(0);
@@ -120,7 +141,7 @@ impl Queue {
             }
             let Some(mut lane) = self.lanes.remove(&session) else { continue };
             self.stage_lane(&session, &mut lane, pieces, &mut batch, log);
-            if lane.blob.is_some() || !lane.entries.is_empty() {
+            if !lane.is_empty() {
                 self.lanes.insert(session, lane);
             }
         }
@@ -131,7 +152,7 @@ impl Queue {
         if let Some(blob) = &mut lane.blob {
             batch.flush(log);
             let Some(whole) = batch.stage_pieces(blob, pieces, log) else { return };
-            batch.put(session, blob.branch, blob.seq, Some(whole.id), |out| put_blob(out, blob.seq, whole));
+            batch.put(session, blob.branch, blob.seq, &[whole.id], |out| put_blob(out, blob.seq, whole));
             lane.blob = None;
         }
         while batch.staged + batch.payload.len() < batch.group_bytes {
@@ -143,6 +164,10 @@ impl Queue {
                     self.replies.insert(batch_no, reply);
                 }
                 Some(Entry::Record(branch, record)) => {
+                    if let Some(blobs) = batch.put_spliced(session, branch, &record) {
+                        self.staged_early.referred_to(&blobs);
+                        continue;
+                    }
                     lane.blob = batch.put_record(session, branch, &record);
                     if lane.blob.is_some() {
                         break;
@@ -152,6 +177,10 @@ impl Queue {
             if batch.payload.len() >= batch.chunk_bytes {
                 batch.flush(log);
             }
+        }
+        if !lane.early.is_empty() {
+            batch.flush(log);
+            batch.staged += self.staged_early.stage_piece(session, &mut lane.early, batch.chunk_bytes, log);
         }
     }
 }
@@ -205,7 +234,7 @@ impl Batch {
         session: &SessionName,
         branch: Branch,
         seq: u64,
-        blob: Option<u64>,
+        blobs: &[u64],
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let same = self.spans.last().is_some_and(|span| span.session == *session && span.branch == branch);
@@ -222,8 +251,26 @@ impl Batch {
         self.count += 1;
         if let Some(span) = self.spans.last_mut() {
             span.last = seq;
-            span.blobs.extend(blob);
+            span.blobs.extend_from_slice(blobs);
         }
+    }
+
+    /// Adds a record whose large parts stand in the log, and returns their blobs. `None` if it has none, or must be written
+    /// whole.
+    fn put_spliced(&mut self, session: &SessionName, branch: Branch, record: &Record) -> Option<Vec<u64>> {
+        if record.early.is_empty() {
+            return None;
+        }
+        let mut rest = Vec::new();
+        let places = record.body.encode_around(&record.early, &mut rest)?;
+        let piece = |(at, which): (usize, usize)| Some(Piece { at, blob: record.early.get(which)?.place()? });
+        let pieces: Vec<Piece> = places.into_iter().map(piece).collect::<Option<_>>()?;
+        if rest.len() > self.chunk_bytes {
+            return None;
+        }
+        let blobs: Vec<u64> = pieces.iter().map(|piece| piece.blob.id).collect();
+        self.put(session, branch, record.seq, &blobs, |out| put_spliced(out, record.seq, &pieces, &rest));
+        Some(blobs)
     }
 
     /// Adds a record, or returns the blob that it must become.
@@ -235,7 +282,7 @@ impl Batch {
             if body.len() > self.chunk_bytes {
                 return Some(Blob { branch, seq, body, written: 0, id: None });
             }
-            self.put(session, branch, seq, None, |out| {
+            self.put(session, branch, seq, &[], |out| {
                 let at = begin_inline(out, seq);
                 out.extend_from_slice(&body);
                 end_inline(out, at);
@@ -246,7 +293,7 @@ impl Batch {
         self.payload.reserve(GROUP_HEAD + RECORD_HEAD + record.body.size_hint());
         let mut too_long = None;
         let limit = self.chunk_bytes;
-        self.put(session, branch, seq, None, |out| {
+        self.put(session, branch, seq, &[], |out| {
             let at = begin_inline(out, seq);
             record.body.encode(out);
             if out.len() - at - RECORD_HEAD > limit {

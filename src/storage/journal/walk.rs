@@ -6,7 +6,7 @@ use super::effect::Effect;
 use super::frame::{FRAME_HEADER, FrameHeader, Kind};
 use super::positions::Positions;
 use super::reader::{Found, SegmentReader};
-use super::records::{BODY_MAX, BlobRef, Body, Group, Span, decode_batch, decode_chunk};
+use super::records::{BODY_MAX, BlobRef, Body, Group, Span, Spliced, decode_batch, decode_chunk};
 use super::scan::{Corruption, Cut, Item, LostRecords, Place, Request, ScanError, TornTail, Verdict};
 use super::segment::{Position, SegmentHeader};
 use super::start::TailFrame;
@@ -242,6 +242,10 @@ impl<'a> Walker<'a> {
                         let body = self.blobs.remove(&blob.id)?;
                         self.show(Item::Record { session, branch, seq, body: &body, place });
                     }
+                    Body::Spliced(spliced) => {
+                        let body = self.spliced(spliced)?;
+                        self.show(Item::Record { session, branch, seq, body: &body, place });
+                    }
                 }
             }
         }
@@ -260,10 +264,22 @@ impl<'a> Walker<'a> {
             let matches = crc32c::crc32c(body) == blob.crc;
             body.len() as u64 == blob.len && matches
         };
-        group.records.iter().filter(|record| record.seq > after).all(|record| match record.body {
-            Body::Inline(_) => true,
-            Body::Blob(blob) => whole(blob),
-        })
+        let mut wanted = group.records.iter().filter(|record| record.seq > after);
+        wanted.all(|record| record.body.blobs().into_iter().all(whole))
+    }
+
+    /// The body with its blobs in their places.
+    fn spliced(&self, spliced: Spliced<'_>) -> Option<Vec<u8>> {
+        let len: u64 = spliced.pieces().map(|piece| piece.blob.len).sum();
+        let mut body = Vec::with_capacity(usize::try_from(len).ok()? + spliced.rest.len());
+        let mut from = 0;
+        for piece in spliced.pieces() {
+            body.extend_from_slice(spliced.rest.get(from..piece.at)?);
+            body.extend_from_slice(self.blobs.get(&piece.blob.id)?);
+            from = piece.at;
+        }
+        body.extend_from_slice(spliced.rest.get(from..)?);
+        Some(body)
     }
 
     fn apply_chunk(&mut self, place: Place, payload: &[u8]) -> Option<Effect> {

@@ -2,8 +2,9 @@
 
 use super::Settings;
 use super::control::Control;
+use super::early::Early;
 use super::effect::Effect;
-use super::frame::Kind;
+use super::frame::{FLAG_LAST, Kind};
 use super::log::{Failure, KeptSegments, Log, Pending};
 use super::queue::{Queue, Reply};
 use super::start::{Start, StartError};
@@ -13,7 +14,7 @@ use crate::storage::vfs::SharedVfs;
 use crate::storage::{Branch, Durable, Record, Trouble};
 use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,7 @@ pub(super) struct Shared {
 
 #[derive(Default)]
 struct Inbox {
+    early: Vec<(SessionName, Vec<Weak<Early>>)>,
     appended: Vec<(SessionName, Branch, Vec<Record>)>,
     controls: Vec<(Control, Reply)>,
     seals: Vec<Reply>,
@@ -111,6 +113,17 @@ impl Writer {
             return;
         }
         lock(&self.shared.inbox).appended.push((session.clone(), branch, records));
+        self.shared.wake.notify_one();
+    }
+
+    /// Queues early bytes of one session, unless the journal is closed: then they never become durable. Never blocks; what
+    /// is queued is bounded by the sessions.
+    pub fn prepare(&self, session: &SessionName, early: &[Arc<Early>]) {
+        if early.is_empty() {
+            return;
+        }
+        let early = early.iter().map(Arc::downgrade).collect();
+        lock(&self.shared.inbox).early.push((session.clone(), early));
         self.shared.wake.notify_one();
     }
 
@@ -246,6 +259,9 @@ impl Keeper {
             std::thread::sleep(spacing);
             inbox = lock(&self.shared.inbox);
         }
+        for (session, early) in inbox.early.drain(..) {
+            self.queue.push_early(session, early);
+        }
         for (session, branch, records) in inbox.appended.drain(..) {
             self.queue.push_records(session, branch, records);
         }
@@ -296,7 +312,7 @@ impl Keeper {
 
     fn commit(&mut self) -> Result<(), Failure> {
         let mut reached: BTreeMap<SessionName, u64> = BTreeMap::new();
-        let mut answered = Vec::new();
+        let (mut answered, mut whole) = (Vec::new(), Vec::new());
         let done = self.log.commit(&mut |pending: &Pending| match &pending.effect {
             Effect::Spans(spans) => {
                 for span in spans {
@@ -304,6 +320,7 @@ impl Keeper {
                 }
             }
             Effect::Control(_) => answered.push(pending.batch_no),
+            Effect::BlobBegun(_) | Effect::Nothing if pending.flags & FLAG_LAST != 0 => whole.push(pending.batch_no),
             Effect::BlobBegun(_) | Effect::Nothing => {}
         });
         self.last_sync = clock::instant();
@@ -312,12 +329,21 @@ impl Keeper {
             self.queue.answer(batch_no);
         }
         for (session, seq) in reached {
-            let listener = lock(&self.shared.listeners).sessions.get(&session).cloned();
-            if let Some(listener) = listener {
+            if let Some(listener) = self.listener(&session) {
                 listener.durable(seq);
             }
         }
+        for batch_no in whole {
+            let whose = self.queue.prepared(batch_no);
+            if let Some(listener) = whose.and_then(|session| self.listener(&session)) {
+                listener.prepared();
+            }
+        }
         done
+    }
+
+    fn listener(&self, session: &SessionName) -> Option<Arc<dyn Durable>> {
+        lock(&self.shared.listeners).sessions.get(session).cloned()
     }
 
     fn failed(&mut self, failure: &Failure) {
@@ -390,6 +416,6 @@ impl Drop for Keeper {
 
 impl Inbox {
     fn is_empty(&self) -> bool {
-        self.appended.is_empty() && self.controls.is_empty() && self.seals.is_empty()
+        self.early.is_empty() && self.appended.is_empty() && self.controls.is_empty() && self.seals.is_empty()
     }
 }

@@ -292,7 +292,7 @@ impl Site<'_> {
         })?;
         let runs = vec![(self.options.run, seq)];
         journaling.add(name, branch, runs.clone(), header.seq);
-        journaling.append(name, vec![Record { seq, body }]);
+        journaling.append(name, vec![Record::new(seq, body)]);
         let mut shelf = Shelf::new(survey.files.clone(), branch);
         shelf.runs = runs;
         shelf.published = Some(Publication { id: header.id, seq: header.seq, identity, at: header.at });

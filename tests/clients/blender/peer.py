@@ -177,7 +177,7 @@ class Peer:
     """The commands. What a command returns is its answer."""
 
     def __init__(self):
-        self.events, self.load, self.recorder, self.name = [], None, None, None
+        self.events, self.load, self.recorder, self.name, self.ticks = [], None, None, None, 0
         self.faults = Faults()
         logging.getLogger().addHandler(self.faults)
         logging.getLogger().setLevel(logging.WARNING)
@@ -186,13 +186,14 @@ class Peer:
         session.register("on_connection")(lambda: self.event("active"))
 
     def event(self, kind, **fields):
-        self.events.append({"event": kind, "at": time.time(), **fields})
+        self.events.append({"event": kind, "at": time.time(), "tick": self.ticks, **fields})
 
     # -- the loop
 
     def tick(self):
         if session.repository is None:
             return
+        self.ticks += 1
         if self.listening:
             try:
                 session.listen()
@@ -231,6 +232,12 @@ class Peer:
         self.event("connect")
         session.connect(repository=repository, remote=REMOTE, timeout=timeout, server_password=server_password,
                         admin_password=admin_password)  # fmt: skip
+
+    def do_know(self, kinds):
+        """Registers more types, all with deltas."""
+        for kind in kinds:
+            if kind not in KINDS:
+                KINDS[kind], WAYS[kind] = type(kind, (Block,), {}), Differing
 
     def do_probe(self, port, timeout=500):
         return porcelain.request_session_info(f"127.0.0.1:{port}", timeout)
@@ -323,6 +330,13 @@ class Peer:
 
     def do_owners(self):
         return {uuid: node.owner for uuid, node in session.repository.graph.items()}
+
+    def do_fold(self, base, deltas):
+        """What deltas make of a node's data, without any server."""
+        data = pickle.loads(bytes.fromhex(base))
+        for delta in deltas:
+            data = data + Delta(bytes.fromhex(delta), mutate=False, raise_errors=True)
+        return typed.pack(data)
 
     def do_versions(self):
         import deepdiff

@@ -203,15 +203,18 @@ class Raw:
             raise AssertionError(f"{name} was refused: {answer}")
         return self
 
-    def join(self, name, **options):
-        """Logs in and takes all nodes; returns them as key -> data."""
+    def join(self, name, waits=None, **options):
+        """Logs in and takes all nodes; returns them as key -> data. `waits` gets the seconds to each answer."""
         self.login(name, **options)
         self.say(SNAPSHOT, {"STATE": "REQUEST_INIT"})
         catalog = self.hear(SNAPSHOT)["CATALOG"]
         nodes = {}
         for key in reversed(catalog):
+            asked = time.monotonic()
             self.say(SNAPSHOT, {"STATE": "GET", "ID": key})
             chunks = self.hear(SNAPSHOT)["DATA"]
+            if waits is not None:
+                waits.append(time.monotonic() - asked)
             if chunks != b"removed":
                 nodes[key] = load(chunks[4])
         self.say(SNAPSHOT, {"STATE": "DONE"})

@@ -1,6 +1,7 @@
 //! Power cuts and kills at every operation: what was promised survives, and nothing appears that was never sent.
 
 use super::harness::*;
+use crate::storage::Record;
 use crate::storage::journal::effect::Effect;
 use crate::storage::journal::frame::Kind;
 use crate::storage::journal::log::{Log, Pending};
@@ -81,6 +82,9 @@ impl Script<'_> {
                 if round == 4 {
                     self.send(&mut queue, "b", 1, 6_000);
                 }
+                if round == 5 {
+                    self.send_early(&mut queue, &mut log, "b", 9_000)?;
+                }
                 if round == 7 {
                     self.send(&mut queue, "b", 2, 30);
                     self.send(&mut queue, "a", 9, 1_700);
@@ -127,17 +131,43 @@ impl Script<'_> {
         queue.push_records(session(name), BRANCH, records);
     }
 
+    /// Sends a record of which most is written before, and gives up another half way.
+    fn send_early(&mut self, queue: &mut Queue, log: &mut Log, name: &str, len: usize) -> Option<()> {
+        let seq = self.oracle.sent.get(name).map_or(0, Vec::len) as u64 + 1;
+        let (early, given_up) = (early_parts(name, seq, len), early_parts("c", 1, len));
+        for parts in [&given_up, &early] {
+            queue.push_early(session(name), parts.iter().map(Arc::downgrade).collect());
+        }
+        queue.stage(log, &self.settings);
+        drop(given_up);
+        while early.iter().any(|early| early.place().is_none()) || log.has_pending() {
+            // Others go on meanwhile.
+            self.send(queue, "a", 1, 50);
+            if !log.has_pending() {
+                queue.stage(log, &self.settings);
+            }
+            self.commit(log)?;
+        }
+        self.oracle.sent.entry(name.into()).or_default().push(len);
+        queue.push_records(session(name), BRANCH, vec![Record { early, ..record(name, seq, len) }]);
+        Some(())
+    }
+
     fn drain(&mut self, queue: &mut Queue, log: &mut Log) -> Option<()> {
         while !queue.is_empty() || log.has_pending() {
             if !log.has_pending() {
                 queue.stage(log, &self.settings);
             }
-            self.until_done(|script| {
-                let oracle = &mut script.oracle;
-                log.commit(&mut |pending| oracle.note(pending)).is_ok()
-            })?;
+            self.commit(log)?;
         }
         Some(())
+    }
+
+    fn commit(&mut self, log: &mut Log) -> Option<()> {
+        self.until_done(|script| {
+            let oracle = &mut script.oracle;
+            log.commit(&mut |pending| oracle.note(pending)).is_ok()
+        })
     }
 
     fn until_done(&mut self, mut attempt: impl FnMut(&mut Self) -> bool) -> Option<()> {
@@ -332,4 +362,22 @@ fn a_crash_while_old_segments_are_deleted_leaves_a_journal_without_holes() {
         }
     }
     assert!(images.contains(&1) && images.iter().any(|segments| *segments > 2));
+}
+
+#[test]
+fn a_record_waits_for_one_piece_of_what_is_written_early() {
+    let disk = SimDisk::new();
+    let mut script = Script { disk: &disk, oracle: Oracle::default(), on_error: OnError::Stop, settings: small() };
+    let (mut log, mut queue) = (script.open(1).unwrap(), Queue::default());
+    let early = early_parts("b", 1, 80_000);
+    queue.push_early(session("a"), early.iter().map(Arc::downgrade).collect());
+    let mut seq = 0;
+    while early.iter().any(|early| early.place().is_none()) {
+        seq += 1;
+        script.send(&mut queue, "a", 1, 100);
+        queue.stage(&mut log, &script.settings);
+        script.commit(&mut log).unwrap();
+        assert_eq!(script.oracle.promised["a"], seq);
+    }
+    assert_eq!(seq, 40, "one for each piece of 2 KB");
 }

@@ -97,7 +97,7 @@ fn a_body_that_cannot_be_encoded_is_no_silent_death() {
     let disk = SimDisk::new();
     let writer = open(&disk, small(), 1);
     let ear = Ear::on(&writer, "a");
-    let broken = crate::storage::Record { seq: 1, body: std::sync::Arc::new(Broken) };
+    let broken = crate::storage::Record::new(1, std::sync::Arc::new(Broken));
     writer.append(&session("a"), BRANCH, vec![broken]);
     ear.wait(|heard| !heard.troubles.is_empty());
     assert!(writer.control(run(2)).is_err());

@@ -3,7 +3,7 @@
 use crate::session::{SessionName, Timestamp};
 use crate::storage::journal::{Control, Item, Lineage, Report, Request, ScanError, Settings, Start, Writer, scan};
 use crate::storage::vfs::{SimDisk, Vfs};
-use crate::storage::{Branch, Durable, Record, RecordBody, Run, Trouble};
+use crate::storage::{Branch, Durable, Early, Record, RecordBody, Run, Trouble};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,6 +19,17 @@ impl RecordBody for Body {
     }
     fn size_hint(&self) -> usize {
         self.0.len()
+    }
+    fn encode_around(&self, early: &[Arc<Early>], out: &mut Vec<u8>) -> Option<Vec<(usize, usize)>> {
+        let (mut places, mut from) = (Vec::new(), 0);
+        for (index, early) in early.iter().enumerate() {
+            let at = self.0.windows(early.bytes().len()).position(|bytes| *bytes == early.bytes()[..])?;
+            out.extend_from_slice(&self.0[from..at]);
+            places.push((out.len(), index));
+            from = at + early.bytes().len();
+        }
+        out.extend_from_slice(&self.0[from..]);
+        Some(places)
     }
 }
 
@@ -38,7 +49,14 @@ pub(super) fn body(name: &str, seq: u64, len: usize) -> Vec<u8> {
 }
 
 pub(super) fn record(name: &str, seq: u64, len: usize) -> Record {
-    Record { seq, body: Arc::new(Body(body(name, seq, len))) }
+    Record::new(seq, Arc::new(Body(body(name, seq, len))))
+}
+
+/// The body of this record but for its ends, in two parts.
+pub(super) fn early_parts(name: &str, seq: u64, len: usize) -> Vec<Arc<Early>> {
+    let body = body(name, seq, len);
+    let part = |from: usize, to: usize| Arc::new(Early::new(body[from..to].to_vec().into()));
+    vec![part(100, len / 2), part(len / 2, len - 100)]
 }
 
 pub(super) fn run(n: u128) -> Control {

@@ -6,7 +6,7 @@ use crate::storage::journal::{
     Control, FileMark, HistoryError, Positions, Published, Retention, Settings, Start, Verdict, Writer, history,
 };
 use crate::storage::vfs::{CountingVfs, Open, RealVfs, SimDisk, Survival, Vfs};
-use crate::storage::{Branch, Record, Run};
+use crate::storage::{Branch, Early, Record, Run};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -121,6 +121,86 @@ fn a_body_larger_than_a_segment_lets_small_ones_pass() {
     assert_seen(&seen, "big", [(1, 150_000), (2, 10), (3, 5_000)]);
 }
 
+/// Waits until the last of them is on disk.
+fn wait_for(early: &[Arc<Early>]) {
+    let mut tries = 0..10_000;
+    while !early.iter().all(|early| early.is_durable()) {
+        assert!(tries.next().is_some(), "they become durable");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn records_of_the_same_session_pass_what_is_written_early() {
+    let disk = SimDisk::new();
+    let writer = open(&disk, small(), 1);
+    let ear = Ear::on(&writer, "a");
+    let early = early_parts("a", 41, 150_000);
+    writer.prepare(&session("a"), &early);
+    for seq in 1..=40 {
+        append(&writer, "a", seq..=seq, 100);
+        ear.wait(|heard| heard.durable == seq);
+    }
+    wait_for(&early);
+    let before = writer.stats().bytes;
+    writer.append(&session("a"), BRANCH, vec![Record { early, ..record("a", 41, 150_000) }]);
+    ear.wait(|heard| heard.durable == 41);
+    assert!(writer.stats().bytes - before < 1_000, "what is there is not written again");
+    append(&writer, "a", 42..=42, 10);
+    writer.close().unwrap();
+    let expected = || (1..=40).map(|seq| (seq, 100)).chain([(41, 150_000), (42, 10)]);
+    let (report, seen) = read(&disk, &[]).unwrap();
+    assert_eq!(report.verdict, Verdict::Whole { closed: true });
+    assert_seen(&seen, "a", expected());
+    // A start in the middle finds the beginning of what is written early.
+    let (report, seen) = read(&disk, &[("a", 40)]).unwrap();
+    assert_eq!(report.verdict, Verdict::Whole { closed: true });
+    assert_seen(&seen, "a", expected().skip(40));
+}
+
+#[test]
+fn what_is_written_early_and_given_up_keeps_no_segment() {
+    let disk = SimDisk::new();
+    let writer = open(&disk, small(), 1);
+    let ear = Ear::on(&writer, "a");
+    append(&writer, "a", 1..=1, 10);
+    let (done, begun) = (early_parts("a", 1, 9_000), early_parts("a", 2, 90_000));
+    writer.prepare(&session("a"), &done);
+    wait_for(&done);
+    writer.prepare(&session("a"), &begun);
+    append(&writer, "a", 2..=2, 10);
+    ear.wait(|heard| heard.durable == 2);
+    drop((done, begun));
+    for seq in 3..=300 {
+        append(&writer, "a", seq..=seq, 1_000);
+    }
+    ear.wait(|heard| heard.durable == 300);
+    let floors = BTreeMap::from([(session("a"), 300)]);
+    let retention = Retention { floors, history: Duration::ZERO, history_bytes: 0, now_ms: i64::MAX };
+    let kept = writer.retain(&retention).unwrap();
+    assert!(kept.deleted > 2, "{kept:?}");
+    writer.close().unwrap();
+    let (report, _) = read(&disk, &[("a", 300)]).unwrap();
+    assert_eq!(report.verdict, Verdict::Whole { closed: true });
+}
+
+#[test]
+fn a_record_that_is_large_without_its_early_bytes_or_does_not_hold_them_is_written_whole() {
+    let disk = SimDisk::new();
+    let writer = open(&disk, small(), 1);
+    let (others, mut half) = (early_parts("b", 7, 9_000), early_parts("a", 2, 30_000));
+    half.truncate(1);
+    for early in [&others, &half] {
+        writer.prepare(&session("a"), early);
+        wait_for(early);
+    }
+    let records = [(1, others), (2, half)].map(|(seq, early)| Record { early, ..record("a", seq, 30_000) });
+    writer.append(&session("a"), BRANCH, records.into_iter().chain([record("a", 3, 9)]).collect());
+    writer.close().unwrap();
+    let (_, seen) = read(&disk, &[]).unwrap();
+    assert_seen(&seen, "a", [(1, 30_000), (2, 30_000), (3, 9)]);
+}
+
 #[test]
 fn a_hint_that_is_too_small_changes_nothing() {
     struct Liar(u64);
@@ -134,7 +214,7 @@ fn a_hint_that_is_too_small_changes_nothing() {
     }
     let disk = SimDisk::new();
     let writer = open(&disk, small(), 1);
-    let liar = |seq| Record { seq, body: Arc::new(Liar(seq)) };
+    let liar = |seq| Record::new(seq, Arc::new(Liar(seq)));
     writer.append(&session("a"), BRANCH, vec![record("a", 1, 9), liar(2), record("a", 3, 9), liar(4), liar(5)]);
     writer.close().unwrap();
     let (_, seen) = read(&disk, &[]).unwrap();
