@@ -1,7 +1,8 @@
 //! Choosing a state to go on with: a backup to restore, or what is left after damage, by accepting a loss.
 //!
-//! With the daemon stopped, both do what an operator does with `cp` and a restart, in one atomic step: they write the chosen state as a snapshot
-//! of its own beside the current one, rename it into place, and open the directory, which then begins a new branch.
+//! With the daemon stopped, both do what an operator does with `cp` and a restart, in one atomic step: they write the
+//! chosen state as a snapshot of its own beside the current one, rename it into place, and open the directory, which then
+//! begins a new branch. What happens while the daemon runs is in `saver/switch.rs`.
 
 use crate::ops::random;
 use crate::session::{SessionName, Timestamp};
