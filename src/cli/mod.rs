@@ -55,7 +55,7 @@ enum Command {
     Sessions(SessionsCommand),
     /// Put a backup in place of the current state
     ///
-    /// What was newer is kept. The daemon must be stopped.
+    /// What was newer is kept. While the daemon runs, everybody in the session is told and disconnected.
     Restore {
         /// A backup's name, `latest`, or a file
         from: String,

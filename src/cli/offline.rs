@@ -2,7 +2,7 @@
 //! and export.
 
 use super::exit::{Exit, Failure};
-use super::output;
+use super::{output, remote};
 use crate::config::{Loaded, check_data_dir};
 use crate::live::machine::SessionMachine;
 use crate::live::{export as write_export, seed};
@@ -14,7 +14,7 @@ use crate::storage::fsck::{
 };
 use crate::storage::inspect::{View, view};
 use crate::storage::recovery::{OpenError, Opened, OpenedSession, Outcome, open};
-use crate::storage::restore::{Loss, RestoreError, Source, accept_loss, assess_loss, restore as put_back};
+use crate::storage::restore::{Loss, RestoreError, Source, accept_loss, assess_loss, restore as put_back, time};
 use crate::storage::snapshot::{self, SnapshotError};
 use crate::storage::store::DirectoryStore;
 use crate::storage::vfs::{RealVfs, SharedVfs};
@@ -22,7 +22,7 @@ use crate::storage::{SaveJob, Store};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -134,7 +134,8 @@ pub(super) fn fsck(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
     }
 }
 
-/// `hotset restore`: puts a backup, the newest one or a file in place of the current state.
+/// `hotset restore`: puts a backup, the newest one or a file in place of the current state; while the daemon runs, by
+/// asking it.
 pub(super) fn restore(
     loaded: &Loaded,
     session: &SessionName,
@@ -143,38 +144,45 @@ pub(super) fn restore(
     as_json: bool,
 ) -> Result<(), Failure> {
     let vfs = directory(loaded)?;
-    let source = find_source(&vfs, session, from)?;
+    let source = Source::find(&vfs, session, from)?;
     if dry_run {
         return try_restore(&vfs, session, &source, as_json);
     }
-    let opened = put_back::<SessionMachine>(&vfs, session, &source, &open_options(&loaded.settings))?;
-    let outcome = opened.sessions.iter().find(|opened| opened.name == *session);
-    let result = outcome.map(|outcome| summary(outcome, from)).unwrap_or_default();
-    close(&opened)?;
+    let path = format!("/api/v1/sessions/{session}/restore");
+    let result = match remote::call_if_running(loaded, "POST", &path, &wanted(&source, from)?.to_string())? {
+        Some(mut answer) => {
+            answer["restored"] = from.into();
+            answer
+        }
+        None => restore_stopped(loaded, &vfs, session, &source, from)?,
+    };
     output::show(&result, as_json)
 }
 
-/// What `from` means: `latest`, a backup's name, or a file.
-fn find_source(vfs: &SharedVfs, session: &SessionName, from: &str) -> Result<Source, Failure> {
-    let backups = list(&**vfs, session)?;
-    if from == "latest" {
-        let newest = backups.iter().find(|backup| !backup.kept && backup.problem.is_none());
-        let newest = newest.ok_or_else(|| Failure::new(Exit::Data, format!("session {session} has no backup")))?;
-        return Ok(Source::Backup(newest.file.display().to_string()));
-    }
-    let is_named =
-        |backup: &BackupInfo| backup.file == Path::new(from) || backup.file.file_name() == Some(from.as_ref());
-    if let Some(backup) = backups.iter().find(|backup| is_named(backup)) {
-        return Ok(Source::Backup(backup.file.display().to_string()));
-    }
-    let path = PathBuf::from(from);
-    match (path.is_file(), path.file_name()) {
-        (true, Some(name)) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            Ok(Source::File(Arc::new(RealVfs::new(folder.into())), name.into()))
+/// What the daemon is asked for. It has a working directory of its own.
+fn wanted(source: &Source, from: &str) -> Result<Value, Failure> {
+    match source {
+        Source::Backup(name) => Ok(json!({ "backup": name })),
+        Source::File(..) => {
+            let path = std::path::absolute(from)?;
+            let text = path.to_str().ok_or_else(|| Failure::new(Exit::Data, "the path is not UTF-8"))?;
+            Ok(json!({ "file": text }))
         }
-        _ => Err(Failure::new(Exit::Data, format!("there is no backup and no file {from:?}: see hotset backups list"))),
     }
+}
+
+fn restore_stopped(
+    loaded: &Loaded,
+    vfs: &SharedVfs,
+    session: &SessionName,
+    source: &Source,
+    from: &str,
+) -> Result<Value, Failure> {
+    let opened = put_back::<SessionMachine>(vfs, session, source, &open_options(&loaded.settings))?;
+    let outcome = opened.sessions.iter().find(|opened| opened.name == *session);
+    let result = outcome.map(|outcome| summary(outcome, from)).unwrap_or_default();
+    close(&opened)?;
+    Ok(result)
 }
 
 fn try_restore(vfs: &SharedVfs, session: &SessionName, source: &Source, as_json: bool) -> Result<(), Failure> {
@@ -199,7 +207,8 @@ fn summary(opened: &OpenedSession<SessionMachine>, from: &str) -> Value {
         Outcome::Serving { machine, restored } => {
             let session = machine.session();
             let kept = restored.as_ref().and_then(|restored| restored.pre_restore.clone());
-            json!({ "session": opened.name.as_str(), "restored": from, "seq": session.seq(),
+            let of = restored.as_ref().map(|restored| time(restored.at));
+            json!({ "session": opened.name.as_str(), "restored": from, "time": of, "seq": session.seq(),
                     "nodes": session.nodes().count(), "tasks": session.tasks().count(),
                     "messages": session.messages().count(), "newer_state_kept_in": kept })
         }
@@ -348,9 +357,11 @@ impl From<RestoreError> for Failure {
             RestoreError::Io(error) if error.kind() == io::ErrorKind::NotFound => Self::new(Exit::Data, error),
             RestoreError::Io(error) => error.into(),
             RestoreError::WrongToken => Self::new(Exit::Usage, error),
-            RestoreError::Source { .. } | RestoreError::NothingLeft { .. } | RestoreError::NothingToRecover => {
-                Self::new(Exit::Data, error)
-            }
+            RestoreError::Source { .. }
+            | RestoreError::NotFound(_)
+            | RestoreError::NoBackup(_)
+            | RestoreError::NothingLeft { .. }
+            | RestoreError::NothingToRecover => Self::new(Exit::Data, error),
         }
     }
 }

@@ -87,9 +87,9 @@ pub(super) fn export(loaded: &Loaded, session: &SessionName, out: &mut dyn Write
 }
 
 /// What the running daemon answers; `None`: none runs here.
-pub(super) fn call_if_running(loaded: &Loaded, method: &str, path: &str) -> Result<Option<Value>, Failure> {
+pub(super) fn call_if_running(loaded: &Loaded, method: &str, path: &str, body: &str) -> Result<Option<Value>, Failure> {
     let Some(daemon) = running_daemon(loaded)? else { return Ok(None) };
-    let answer = match daemon.request(method, path, "") {
+    let answer = match daemon.request(method, path, body) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         other => text(accepted(other.map_err(|error| unreachable(&daemon, &error))?)?)?,
     };

@@ -26,7 +26,7 @@ pub(super) fn run(command: &SessionsCommand, loaded: &Loaded, as_json: bool) -> 
 }
 
 fn list(loaded: &Loaded, as_json: bool) -> Result<(), Failure> {
-    let sessions = match remote::call_if_running(loaded, "GET", "/api/v1/status")? {
+    let sessions = match remote::call_if_running(loaded, "GET", "/api/v1/status", "")? {
         Some(status) => status["sessions"].as_array().into_iter().flatten().map(running).collect(),
         None => stopped(loaded)?,
     };
@@ -59,7 +59,7 @@ fn stopped(loaded: &Loaded) -> Result<Vec<Value>, Failure> {
 
 fn archive(loaded: &Loaded, session: &SessionName, as_json: bool) -> Result<(), Failure> {
     let path = format!("/api/v1/sessions/{session}/archive");
-    let archived = match remote::call_if_running(loaded, "POST", &path)? {
+    let archived = match remote::call_if_running(loaded, "POST", &path, "")? {
         Some(answer) => answer,
         None => archive_stopped(loaded, session)?,
     };

@@ -5,5 +5,5 @@ mod routes;
 mod status;
 
 pub use health::Readiness;
-pub use routes::{Admins, Console, Keeper, router};
+pub use routes::{Admins, Console, Keeper, Unusable, Wanted, router};
 pub use status::JournalStatus;

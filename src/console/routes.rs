@@ -2,7 +2,10 @@
 
 use super::health::Readiness;
 use super::status::{JournalStatus, Status};
-use crate::live::{ArchiveError, Archived, ChatVisitor, Directory, SaveOutcome, SessionHandle, export};
+use crate::live::machine::SessionMachine;
+use crate::live::{
+    ArchiveError, Archived, ChatVisitor, Chosen, Directory, RestoreFailed, SaveOutcome, SessionHandle, export,
+};
 use crate::ops::metrics::{self, Metrics};
 use crate::session::{ChatMessage, SessionName};
 use axum::Router;
@@ -13,11 +16,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -29,6 +33,27 @@ const EXPORT_PIECE: usize = 256 << 10;
 pub trait Admins: Send + Sync {
     /// Whether this is the admin token. Rate-limited by peer.
     fn is_admin(&self, peer: Option<std::net::IpAddr>, token: &str) -> bool;
+}
+
+/// What is to be restored.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// A backup of the session: `latest`, its name, or its path below the data directory.
+    Backup(String),
+    /// A file elsewhere on the daemon's machine: an absolute path.
+    File(PathBuf),
+}
+
+/// Why something cannot be restored. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unusable {
+    /// There is no such thing.
+    Missing(String),
+    /// It is no whole snapshot.
+    Damaged(String),
+    /// The disk failed.
+    Failed(String),
 }
 
 /// A backup as listed.
@@ -46,6 +71,8 @@ pub trait Keeper: Send + Sync {
     fn journal(&self) -> JournalStatus;
     /// The session's backups, newest first. Blocks: called on a thread for that.
     fn backups(&self, session: &SessionName) -> Result<Vec<BackupJson>, String>;
+    /// Reads all of a state that is to be restored, and changes nothing. Blocks.
+    fn choose(&self, session: &SessionName, wanted: &Wanted) -> Result<Chosen<SessionMachine>, Unusable>;
     /// Visits the chat that the journal still has, up to a durable event, in order. Blocks.
     fn chat(&self, session: &SessionName, through: u64, visit: &mut dyn FnMut(&ChatMessage) -> ControlFlow<()>);
     /// Brings gauges up to date before they are read.
@@ -72,6 +99,7 @@ pub fn router(console: Arc<Console>, peer: fn(&Request) -> Option<std::net::IpAd
         .route("/status", get(status))
         .route("/sessions/{name}/save", post(save))
         .route("/sessions/{name}/archive", post(archive))
+        .route("/sessions/{name}/restore", post(restore))
         .route("/sessions/{name}/backups", get(backups).post(back_up))
         .route("/sessions/{name}/export", get(export_session))
         .layer(middleware::from_fn_with_state((Arc::clone(&console), peer), require_admin));
@@ -168,6 +196,58 @@ async fn archive(State(console): State<Arc<Console>>, Path(name): Path<String>) 
             json(StatusCode::OK, &archived)
         }
         Err(error) => fault(status(&error), &error.to_string()),
+    }
+}
+
+async fn restore(State(console): State<Arc<Console>>, Path(name): Path<String>, body: Bytes) -> Response {
+    let session = match find(&console, &name) {
+        Ok(session) => session.name().clone(),
+        Err(response) => return response,
+    };
+    let wanted: Wanted = match serde_json::from_slice(&body) {
+        Ok(Wanted::File(path)) if !path.is_absolute() => {
+            return fault(StatusCode::BAD_REQUEST, "file must be an absolute path");
+        }
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let forms = r#"{"backup": "a name, or latest"} or {"file": "an absolute path"}"#;
+            return fault(StatusCode::BAD_REQUEST, &format!("say what to restore as {forms}: {error}"));
+        }
+    };
+    let (keeper, of) = (Arc::clone(&console.keeper), session.clone());
+    let chosen = match tokio::task::spawn_blocking(move || keeper.choose(&of, &wanted)).await {
+        Ok(Ok(chosen)) => chosen,
+        Ok(Err(unusable)) => return unusable.into_response(),
+        Err(error) => return fault(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    };
+    let file = chosen.file.clone();
+    match console.directory.restore(&session, chosen).await {
+        Ok(restored) => json(
+            StatusCode::OK,
+            &serde_json::json!({
+                "session": session.as_str(), "restored": file, "time": super::status::iso(restored.of.0),
+                "seq": restored.seq, "nodes": restored.summary.nodes, "tasks": restored.summary.tasks,
+                "messages": restored.summary.messages, "newer_state_kept_in": restored.kept,
+            }),
+        ),
+        Err(error) => {
+            let status = match error {
+                RestoreFailed::NoSuchSession => StatusCode::NOT_FOUND,
+                RestoreFailed::Busy | RestoreFailed::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+                RestoreFailed::ReadOnly(_) | RestoreFailed::Failed(_) => StatusCode::INSUFFICIENT_STORAGE,
+            };
+            fault(status, &error.to_string())
+        }
+    }
+}
+
+impl IntoResponse for Unusable {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Missing(why) => fault(StatusCode::NOT_FOUND, &why),
+            Self::Damaged(why) => fault(StatusCode::UNPROCESSABLE_ENTITY, &why),
+            Self::Failed(why) => fault(StatusCode::INTERNAL_SERVER_ERROR, &why),
+        }
     }
 }
 

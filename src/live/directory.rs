@@ -1,8 +1,11 @@
 //! The directory: live sessions by name.
 
 use super::handle::{LiveSettings, SessionHandle, SessionOrigin};
+use super::machine::SessionMachine;
+use super::request::{Renewed, RestoreFailed, Restored};
 use crate::session::{Session, SessionName};
 use crate::storage::Store;
+use crate::storage::restore::Chosen;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -38,6 +41,18 @@ type Sessions = BTreeMap<SessionName, SessionHandle>;
 
 fn locked(sessions: &Mutex<Sessions>) -> MutexGuard<'_, Sessions> {
     sessions.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For the log, in the words of a start that finds a restored snapshot.
+fn say_restored(session: &SessionName, restored: &Restored) {
+    let Restored { source, summary, left, .. } = restored;
+    let kept =
+        restored.kept.as_ref().map(|kept| format!("; what was in its place (up to event {left}) is kept in {kept}"));
+    tracing::warn!(%session, "restored {source}{}", kept.unwrap_or_default());
+    tracing::info!(
+        %session, "  Nodes: {}, tasks: {}, messages: {} (restored)",
+        summary.nodes, summary.tasks, summary.messages
+    );
 }
 
 impl Directory {
@@ -120,6 +135,22 @@ impl Directory {
             Ok(handle)
         });
         made.await.unwrap_or_else(|error| Err(error.to_string())).map_err(OpenRefused::Failed)
+    }
+
+    /// Puts a restored state in place of that of a session, which goes on with it; everybody in it is told and
+    /// disconnected. Also if whoever asked goes meanwhile.
+    pub async fn restore(&self, name: &SessionName, chosen: Chosen<SessionMachine>) -> Result<Restored, RestoreFailed> {
+        let handle = self.get(name).ok_or(RestoreFailed::NoSuchSession)?;
+        let (store, settings) = (Arc::clone(&self.store), self.settings.clone());
+        let sessions = Arc::clone(&self.sessions);
+        let restored = tokio::spawn(async move {
+            let Renewed { origin, saved, restored } = handle.restore(chosen).await?;
+            let next = handle.go_on(origin, saved, store, settings);
+            say_restored(next.name(), &restored);
+            locked(&sessions).insert(next.name().clone(), next);
+            Ok(restored)
+        });
+        restored.await.unwrap_or(Err(RestoreFailed::Stopping))
     }
 
     /// All of them, in order of their names.

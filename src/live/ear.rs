@@ -1,6 +1,6 @@
 //! The ear of a session task: hears from the journal's and the saver's threads, and from connections that end.
 
-use crate::storage::{Durable, SaveOutcome, Trouble};
+use crate::storage::{Durable, RestoreOutcome, SaveOutcome, Trouble};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
@@ -12,6 +12,7 @@ pub(super) struct Ear {
     trouble: Mutex<Option<Trouble>>,
     saved: Mutex<Option<SaveOutcome>>,
     archived: Mutex<Option<SaveOutcome>>,
+    restored: Mutex<Option<RestoreOutcome>>,
     departures: AtomicBool,
     notify: Notify,
 }
@@ -52,6 +53,16 @@ impl Ear {
 
     pub(super) fn take_archived(&self) -> Option<SaveOutcome> {
         self.archived.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A restore has ended. There is at most one at a time.
+    pub(super) fn restore_ended(&self, outcome: RestoreOutcome) {
+        *self.restored.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.notify.notify_one();
+    }
+
+    pub(super) fn take_restored(&self) -> Option<RestoreOutcome> {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A connection has ended.

@@ -1,16 +1,21 @@
 //! The handle of a live session: what connections, the console and the server hold of it.
 
 use super::ear::Ear;
+use super::machine::SessionMachine;
 use super::meter::Meter;
 use super::presence::PresenceBoard;
-use super::request::{ArchiveError, Archived, Edit, EditError, JoinError, Joined, Request, ResumeToken};
+use super::request::{
+    ArchiveError, Archived, Edit, EditError, JoinError, Joined, Renewed, Request, RestoreFailed, ResumeToken,
+};
 use super::session_task::{Origin, SessionTask};
 use super::subscriber::{Mode, Subscriber};
 use super::subscribers::Subscribers;
 use super::tail::{Tail, TailLimits};
 use crate::ops::clock;
 use crate::session::{Event, Limits, Operation, Session, SessionName, Totals};
+use crate::storage::restore::Chosen;
 use crate::storage::{SaveOutcome, Saved, Store, Summary};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,6 +69,8 @@ pub struct Shared {
     unsaved_since: Mutex<Option<Instant>>,
     counts: Mutex<Counts>,
     last_save: Mutex<LastSave>,
+    /// The session goes on elsewhere, with a restored state.
+    ended: AtomicBool,
 }
 
 impl Shared {
@@ -74,6 +81,14 @@ impl Shared {
 
     pub(super) fn set_mode(&self, mode: Mode) {
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// What the session holds.
@@ -148,6 +163,28 @@ pub struct SessionHandle {
 impl SessionHandle {
     /// Starts the session's task.
     pub fn start(origin: SessionOrigin, store: Arc<dyn Store>, settings: watch::Receiver<LiveSettings>) -> Self {
+        Self::start_with(origin, Meter::default(), store, settings)
+    }
+
+    /// Starts a task that goes on with a restored state. What has been counted so far counts.
+    pub(super) fn go_on(
+        &self,
+        origin: SessionOrigin,
+        saved: Saved,
+        store: Arc<dyn Store>,
+        settings: watch::Receiver<LiveSettings>,
+    ) -> Self {
+        let next = Self::start_with(origin, self.shared.meter.go_on(), store, settings);
+        next.shared.note_save(&Ok(saved));
+        next
+    }
+
+    fn start_with(
+        origin: SessionOrigin,
+        meter: Meter,
+        store: Arc<dyn Store>,
+        settings: watch::Receiver<LiveSettings>,
+    ) -> Self {
         let SessionOrigin { name, state, recent, saved, sealed } = origin;
         let seq = state.seq();
         let tail = match recent.first() {
@@ -159,11 +196,12 @@ impl SessionHandle {
             tail,
             presence: PresenceBoard::default(),
             subscribers: Subscribers::default(),
-            meter: Meter::default(),
+            meter,
             mode: Mutex::default(),
             unsaved_since: Mutex::default(),
             counts: Mutex::new(Counts::of(&state)),
             last_save: Mutex::default(),
+            ended: AtomicBool::new(false),
         });
         let ear = Arc::new(Ear::new(seq));
         store.listen(&name, Arc::<Ear>::clone(&ear));
@@ -193,7 +231,7 @@ impl SessionHandle {
         let membership = Membership { subscriber: Arc::clone(&subscriber), session: self.clone() };
         let (reply, answer) = oneshot::channel();
         self.send(Request::Join { subscriber, token, reply }).await?;
-        let joined = answer.await.map_err(|_| JoinError::Stopping)??;
+        let joined = answer.await.map_err(|_| self.gone())??;
         Ok((joined, membership))
     }
 
@@ -201,7 +239,7 @@ impl SessionHandle {
     pub async fn state(&self) -> Result<Session, JoinError> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::State { reply }).await?;
-        answer.await.map_err(|_| JoinError::Stopping)
+        answer.await.map_err(|_| self.gone())
     }
 
     /// Makes an edit in the daemon's own name, which may do everything; answered when it is durable, with its `seq`.
@@ -225,11 +263,21 @@ impl SessionHandle {
         answer.await.map_err(|_| ArchiveError::Stopping)?
     }
 
+    /// Puts a restored state in place of the one that is there; everybody is told and disconnected. After an error
+    /// everything is as it was. Whoever asks must start the task that goes on: nobody else can.
+    pub(super) async fn restore(&self, chosen: Chosen<SessionMachine>) -> Result<Renewed, RestoreFailed> {
+        let (reply, answer) = oneshot::channel();
+        let unanswered = || if self.shared.has_ended() { RestoreFailed::Busy } else { RestoreFailed::Stopping };
+        let request = Request::Restore { chosen: Box::new(chosen), reply };
+        self.inbox.send(request).await.map_err(|_| unanswered())?;
+        answer.await.map_err(|_| unanswered())?
+    }
+
     /// Saves now, and says how it ended. Nothing is written if nothing has changed.
     pub async fn save(&self, reason: String, also_backup: bool) -> Result<SaveOutcome, JoinError> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Save { reason, also_backup, reply: Some(reply) }).await?;
-        answer.await.map_err(|_| JoinError::Stopping)
+        answer.await.map_err(|_| self.gone())
     }
 
     /// Takes no more edits and tells everybody; with `save`, saves what has changed. Says how the save ended, if any.
@@ -240,7 +288,12 @@ impl SessionHandle {
     }
 
     async fn send(&self, request: Request) -> Result<(), JoinError> {
-        self.inbox.send(request).await.map_err(|_| JoinError::Stopping)
+        self.inbox.send(request).await.map_err(|_| self.gone())
+    }
+
+    /// What it means that nobody answers.
+    fn gone(&self) -> JoinError {
+        if self.shared.has_ended() { JoinError::Restoring } else { JoinError::Stopping }
     }
 }
 

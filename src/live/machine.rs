@@ -157,6 +157,10 @@ impl Machine for SessionMachine {
         self.session.evolve(&event);
         Arc::new(EventRecord(Arc::new(event)))
     }
+
+    fn answers_for(&mut self, left: &Self) {
+        self.session.answers_for(&left.session);
+    }
 }
 
 fn payload_size(payload: &PayloadV1<&str, &Bytes>) -> usize {

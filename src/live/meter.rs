@@ -48,6 +48,18 @@ pub struct Reading {
 }
 
 impl Meter {
+    /// A meter of the task that goes on with the session: what has been counted counts.
+    pub(super) fn go_on(&self) -> Self {
+        let count = |value: &AtomicU64| AtomicU64::new(value.load(Ordering::Relaxed));
+        Self {
+            released: count(&self.released),
+            saved: count(&self.saved),
+            saves_failed: count(&self.saves_failed),
+            rejected: Mutex::new(self.rejections()),
+            ..Self::default()
+        }
+    }
+
     /// Begins to measure a turn: those in which somebody joins, and those during a save. Asking the kernel for CPU time
     /// costs as much as a small edit, so not every turn is measured.
     pub(super) fn begin(&self, joins: bool) -> Watch {

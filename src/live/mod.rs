@@ -21,12 +21,15 @@ mod tail;
 mod tests;
 
 pub use crate::storage::SaveOutcome;
+pub use crate::storage::restore::Chosen;
 pub use directory::{Directory, OpenRefused};
 pub use export::{ChatVisitor, EXPORT_VERSION, export};
 pub use handle::{Counts, LastSave, LiveSettings, Membership, SessionHandle, SessionOrigin, Shared};
 pub use meter::{Meter, Reading};
 pub use presence::{PresenceBoard, Signal};
-pub use request::{ArchiveError, Archived, Edit, EditError, JoinError, Joined, ResumeToken, Start, Work};
+pub use request::{
+    ArchiveError, Archived, Edit, EditError, JoinError, Joined, RestoreFailed, Restored, ResumeToken, Start, Work,
+};
 pub use seed::{SeedError, SeedStep, seed};
 pub use subscriber::{Carried, Closing, Courier, Mode, Note, Refusal, Subscriber};
 pub use subscribers::Subscribers;

@@ -73,6 +73,11 @@ impl Pending {
         self.answers.push_back((barrier, answer));
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.notes.is_empty() && self.joins.is_empty() && self.answers.is_empty()
+    }
+
     /// About how much memory waits for the disk.
     pub(super) fn cost(&self) -> usize {
         self.cost

@@ -1,8 +1,11 @@
 //! Requests: what connections and the server ask of a session task, and how a join is answered.
 
+use super::handle::SessionOrigin;
+use super::machine::SessionMachine;
 use super::subscriber::{Mode, Subscriber};
-use crate::session::{Operation, Session};
-use crate::storage::ResumePoint;
+use crate::session::{Operation, Session, Timestamp};
+use crate::storage::restore::Chosen;
+use crate::storage::{ResumePoint, Saved, Summary};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -33,6 +36,8 @@ pub struct ResumeToken {
     pub run: u128,
     /// The newest event it has taken in.
     pub seq: u64,
+    /// The newest operation that it has given a number, if it says so.
+    pub op: Option<u64>,
 }
 
 /// A member who has joined.
@@ -75,6 +80,10 @@ pub(super) enum Request {
     },
     Archive {
         reply: oneshot::Sender<Result<Archived, ArchiveError>>,
+    },
+    Restore {
+        chosen: Box<Chosen<SessionMachine>>,
+        reply: oneshot::Sender<Result<Renewed, RestoreFailed>>,
     },
     State {
         reply: oneshot::Sender<Session>,
@@ -128,6 +137,50 @@ pub enum ArchiveError {
     Stopping,
 }
 
+/// A session that goes on with a restored state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The event that marks the restore.
+    pub seq: u64,
+    /// The moment of the snapshot.
+    pub of: Timestamp,
+    /// What was restored, for people.
+    pub source: String,
+    /// What the snapshot holds.
+    pub summary: Summary,
+    /// The newest event of the state that was left.
+    pub left: u64,
+    /// The file that keeps that state, relative to the data directory; `None`: nothing in it was newer.
+    pub kept: Option<String>,
+}
+
+/// What whoever asked for a restore makes a new task of.
+pub(super) struct Renewed {
+    pub(super) origin: SessionOrigin,
+    pub(super) saved: Saved,
+    pub(super) restored: Restored,
+}
+
+/// Why nothing was restored. The session goes on as before, and nobody was disconnected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreFailed {
+    /// There is no such session that could be asked.
+    #[error("there is no session of that name")]
+    NoSuchSession,
+    /// Somebody else is at it.
+    #[error("the session is being restored or archived already: try again in a moment")]
+    Busy,
+    /// The session cannot be written; says why.
+    #[error("nothing was restored: {0}. With the daemon stopped, hotset restore works on the data directory itself")]
+    ReadOnly(String),
+    /// The restored state could not be put in place; says why.
+    #[error("nothing was restored: {0}")]
+    Failed(String),
+    /// The session's task has ended: the daemon stops.
+    #[error("the server is stopping: come back in a moment")]
+    Stopping,
+}
+
 /// Why an edit by the daemon itself was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
@@ -148,6 +201,9 @@ pub enum JoinError {
     /// The session's rules say no.
     #[error(transparent)]
     Rejected(#[from] crate::session::Rejection),
+    /// Another state is being put in place of the one that is there.
+    #[error("the session is being restored: come back in a moment")]
+    Restoring,
     /// The same client has joined under the same name again before this join was answered.
     #[error("this client has connected again elsewhere")]
     Replaced,

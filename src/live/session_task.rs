@@ -4,9 +4,11 @@
 mod archiving;
 mod membership;
 mod preparing;
+mod restoring;
 mod saving;
 
 use self::preparing::DaemonEdit;
+use self::restoring::Restoring;
 use self::saving::{SaveAwaited, Whom};
 use super::backlog::{Backlog, Budget, Queued};
 use super::durable_view::DurableView;
@@ -66,6 +68,8 @@ pub(super) struct SessionTask {
     draining: bool,
     /// Who waits for the session to begin anew. Until then edits wait, too.
     archiving: Option<oneshot::Sender<Result<Archived, ArchiveError>>>,
+    /// As long as another state is being put in place, edits wait as well.
+    restoring: Restoring,
 }
 
 pub(super) struct Origin {
@@ -113,10 +117,11 @@ impl SessionTask {
             sealed: origin.sealed,
             draining: false,
             archiving: None,
+            restoring: Restoring::default(),
         }
     }
 
-    /// Runs until every handle is gone.
+    /// Runs until every handle is gone, or another task goes on and nobody is here any more.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.wake_at().into()));
@@ -147,6 +152,11 @@ impl SessionTask {
             let watch = self.shared.meter.begin(joins);
             self.turn(&mut batch);
             self.shared.meter.end(&watch);
+            if self.is_over() && self.shared.subscribers.count() == 0 {
+                // Freeing a large state takes a while.
+                _ = tokio::task::spawn_blocking(move || drop(self));
+                break;
+            }
         }
     }
 
@@ -157,11 +167,20 @@ impl SessionTask {
 
     /// Whether edits wait that may be made.
     fn has_work(&self) -> bool {
-        self.backlog.has_next() && self.archiving.is_none()
+        self.backlog.has_next() && !self.holds_edits()
+    }
+
+    /// Whether edits wait for what becomes of the session.
+    fn holds_edits(&self) -> bool {
+        self.archiving.is_some() || self.is_restoring()
     }
 
     /// One turn: everything that was heard and, as far as there is time, asked, without waiting for anything.
     fn turn(&mut self, batch: &mut Vec<Request>) {
+        self.hear_restored();
+        if self.is_over() {
+            return self.turn_away(batch);
+        }
         self.hear_trouble();
         let at = Timestamp(clock::now_ms());
         self.hear_archived(at);
@@ -177,17 +196,21 @@ impl SessionTask {
         {
             self.edit(&subscriber, queued, &mut budget, at);
         }
-        if self.ear.take_departures() || self.departing {
-            self.notice_departures(at);
+        self.departing |= self.ear.take_departures();
+        if !self.is_restoring() {
+            self.notice_all_departures(at);
         }
-        self.release_the_missing(at);
         self.hand_to_journal();
         self.release();
         self.hear_saved();
-        self.save_if_due(at);
+        if !self.is_restoring() {
+            self.save_if_due(at);
+        }
+        self.restore_when_quiet(at);
     }
 
     fn take(&mut self, request: Request, budget: &mut Budget, at: Timestamp) {
+        let Some(request) = self.defer(request) else { return };
         match request {
             Request::Join { subscriber, token, reply } => self.join(subscriber, token, reply, at),
             Request::Edits { subscriber, edits } => self.take_edits(&subscriber, edits, budget, at),
@@ -197,6 +220,7 @@ impl SessionTask {
                 }
             }
             Request::Archive { reply } => self.archive(reply, at),
+            Request::Restore { chosen, reply } => self.restore(chosen, reply),
             Request::State { reply } => {
                 // Whoever asked may have gone.
                 _ = reply.send(self.durable.state(self.ear.durable_seq()).clone());
@@ -249,6 +273,9 @@ impl SessionTask {
         }
         if !self.holds_name(subscriber) {
             return self.refuse(subscriber, op, Rejection::NotJoined(subscriber.name.clone()));
+        }
+        if self.is_of_before(subscriber, op) {
+            return self.refuse_as_of_before(subscriber, op);
         }
         let key = OpKey { client: subscriber.client, op };
         let author = Author { name: subscriber.name.clone(), role: subscriber.role };
@@ -341,7 +368,7 @@ impl SessionTask {
     }
 
     fn hear_trouble(&mut self) {
-        if self.sealed.is_some() {
+        if self.sealed.is_some() || self.is_restoring() {
             return;
         }
         let mode = self.ear.current_trouble().map_or(Mode::Live, |trouble| Mode::ReadOnly(trouble.message.into()));
@@ -360,6 +387,9 @@ impl SessionTask {
     }
 
     fn wake_at(&self) -> Instant {
+        if self.is_restoring() {
+            return clock::instant() + restoring::IDLE;
+        }
         let missing = self.awaited.values().min().copied();
         let save = self.plan.wake_at();
         missing.map_or(save, |at| at.min(save))

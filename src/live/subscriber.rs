@@ -43,6 +43,8 @@ pub enum Refusal {
     TooMuchWork,
     /// A save that was asked for failed; says why.
     SaveFailed(Arc<str>),
+    /// It was meant for a state that a restore has left; says so.
+    Restored(&'static str),
 }
 
 /// Whether the session takes edits.
@@ -56,7 +58,7 @@ pub enum Mode {
 }
 
 /// Why the server closes a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Closing {
     /// The daemon stops.
     Stopping,
@@ -64,6 +66,8 @@ pub enum Closing {
     Replaced,
     /// The session begins anew, and what this client has is no part of it.
     Archived,
+    /// The session goes on with another state: with this, for people.
+    Restored(Arc<str>),
 }
 
 /// Writes new events straight to a connection that waits for nothing else.
@@ -103,6 +107,8 @@ pub struct Subscriber {
     /// Its client cannot be told that the session begins anew.
     of_one_project: bool,
     retired: AtomicBool,
+    /// The client came with a state of before a restore; its operations up to this were meant for that.
+    of_before: AtomicU64,
 }
 
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
@@ -133,6 +139,7 @@ impl Subscriber {
             gone: AtomicBool::new(false),
             of_one_project,
             retired: AtomicBool::new(false),
+            of_before: AtomicU64::new(0),
         }
     }
 
@@ -145,6 +152,17 @@ impl Subscriber {
     /// Whether the session has begun anew under this connection, which must end.
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
+    }
+
+    /// The client came with a state of before a restore. `op` is the last number that it had given out then; one that does
+    /// not say so may have given out any.
+    pub(super) fn comes_from_before(&self, op: Option<u64>) {
+        self.of_before.store(op.unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// Whether this operation was asked for before a restore.
+    pub(super) fn is_of_before(&self, op: u64) -> bool {
+        op <= self.of_before.load(Ordering::Acquire)
     }
 
     /// Whether this is another connection of the same client under the same name.

@@ -1,13 +1,14 @@
 //! Tests of a live session over a store whose disk is in the test's hand.
 
 mod large;
+mod restoring;
 
 use super::*;
 use crate::session::{
     Author, ChatDraft, ChatKind, ClientId, Command, Decision, Limits, MemberName, NodeId, NodePatch, NodePut,
     Operation, Payload, PayloadChange, Rejection, Role, Session, SessionName, Timestamp,
 };
-use crate::storage::{Branch, Durable, Early, Record, ResumePoint, Run, SaveJob, Saved, Store, Trouble};
+use crate::storage::{Branch, Durable, Early, Record, RestoreJob, ResumePoint, Run, SaveJob, Saved, Store, Trouble};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -24,6 +25,8 @@ struct DiskInner {
     written: Vec<u64>,
     early: Vec<Arc<Early>>,
     saves: Vec<SaveJob>,
+    restores: Vec<RestoreJob>,
+    restored: u128,
 }
 
 impl Disk {
@@ -69,8 +72,12 @@ impl Store for Disk {
     fn archive(&self, job: SaveJob) {
         self.inner.lock().unwrap().saves.push(job);
     }
+    fn restore(&self, job: RestoreJob) {
+        self.inner.lock().unwrap().restores.push(job);
+    }
     fn resume_point(&self, _: &SessionName) -> ResumePoint {
-        ResumePoint { branch: Branch(1), run: Run(3), runs: vec![(Run(2), 1), (Run(3), 1)] }
+        let branch = Branch(1 + self.inner.lock().unwrap().restored);
+        ResumePoint { branch, run: Run(3), runs: vec![(Run(2), 1), (Run(3), 1)] }
     }
 }
 
@@ -174,8 +181,8 @@ fn rejections(who: &Membership) -> Vec<(u64, &'static str)> {
     who.subscriber().take_notes().into_iter().filter_map(reject).collect()
 }
 
-fn is_closed(who: &Membership, why: Closing) -> bool {
-    who.subscriber().take_notes().iter().any(|note| matches!(note, Note::Closing(closing) if *closing == why))
+fn is_closed(who: &Membership, why: &Closing) -> bool {
+    who.subscriber().take_notes().iter().any(|note| matches!(note, Note::Closing(closing) if closing == why))
 }
 
 fn presence(stage: &Stage) -> Vec<(String, String)> {
@@ -279,7 +286,7 @@ async fn only_tokens_that_this_history_issued_are_resumed() {
         (2, 3, head, false),
         (1, 2, 2, false),
     ] {
-        let token = Some(ResumeToken { branch, run, seq });
+        let token = Some(ResumeToken { branch, run, seq, op: None });
         let joining = stage.session.join(subscriber("carol"), token);
         tokio::pin!(joining);
         let (joined, membership) = loop {
@@ -521,7 +528,7 @@ async fn while_nothing_can_be_written_nobody_shows_presence_under_a_name_that_is
     bob.signal("2".into());
     assert!(stage.session.join(stranger("bob"), None).await.is_err(), "of another guest");
     let (_, alice_again) = stage.session.join(subscriber("alice"), None).await.unwrap();
-    assert!(is_closed(&alice, Closing::Replaced), "her own client goes on");
+    assert!(is_closed(&alice, &Closing::Replaced), "her own client goes on");
     alice.signal("not any more".into());
     drop(alice);
     settle().await;
@@ -569,7 +576,7 @@ async fn whoever_was_replaced_can_neither_edit_nor_be_seen_nor_throw_the_new_one
     let stage = stage_with(Session::default());
     let (_, ghost) = stage.join("bob").await;
     let (_, bob) = stage.join("bob").await;
-    assert!(is_closed(&ghost, Closing::Replaced));
+    assert!(is_closed(&ghost, &Closing::Replaced));
     stage.say(&ghost, 1, "I am bob").await;
     ghost.signal("1".into());
     stage.sync().await;
@@ -772,8 +779,8 @@ async fn what_is_archived_is_what_is_cleared_and_edits_between_are_refused_not_l
     assert_eq!((archived.file.as_str(), archived.seq, archived.cleared), ("x", 2, 4));
     let state = stage.session.state().await.unwrap();
     assert_eq!((state.messages().count(), state.online().count(), state.seq()), (0, 2, 4));
-    assert!(is_closed(&alice, Closing::Archived), "her client cannot begin anew");
-    assert!(!is_closed(&bob, Closing::Archived), "his can");
+    assert!(is_closed(&alice, &Closing::Archived), "her client cannot begin anew");
+    assert!(!is_closed(&bob, &Closing::Archived), "his can");
     let late = Operation::SettingSet { key: "multi-user.initialised".into(), value: Some("true".into()) };
     let late = stage.at_once(alice.edit_as_daemon(vec![late])).await;
     assert!(matches!(late, Err(EditError::ReadOnly(_))), "{late:?}");

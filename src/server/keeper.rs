@@ -1,11 +1,13 @@
 //! The keeper: answers the console's questions about the data directory.
 
 use super::listener::Connections;
-use crate::console::{JournalStatus, Keeper};
-use crate::live::machine::decode_event;
-use crate::live::{Directory, Mode, Shared};
+use crate::console::{JournalStatus, Keeper, Unusable, Wanted};
+use crate::live::machine::{SessionMachine, decode_event};
+use crate::live::{Chosen, Directory, Mode, Shared};
 use crate::ops::metrics::Metrics;
 use crate::session::{Change, ChatDraft, ChatMessage, SessionName};
+use crate::storage::restore::{RestoreError, Source};
+use crate::storage::snapshot::SnapshotError;
 use crate::storage::store::DirectoryStore;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -119,6 +121,14 @@ impl Keeper for DirectoryKeeper {
         listed.iter().map(|backup| serde_json::to_value(backup).map_err(|error| error.to_string())).collect()
     }
 
+    fn choose(&self, session: &SessionName, wanted: &Wanted) -> Result<Chosen<SessionMachine>, Unusable> {
+        let source = match wanted {
+            Wanted::Backup(name) => self.store.backup(session, name),
+            Wanted::File(path) => Source::file(path),
+        };
+        source.and_then(|source| self.store.choose(session, &source)).map_err(|error| unusable(&error))
+    }
+
     fn chat(&self, session: &SessionName, through: u64, visit: &mut dyn FnMut(&ChatMessage) -> ControlFlow<()>) {
         let mut first = 1;
         self.store.past(session, 1, through, &mut |seq, body| {
@@ -148,6 +158,20 @@ impl Keeper for DirectoryKeeper {
         let journal = self.store.status().journal.unwrap_or_default();
         metrics.journal_syncs.inc_by(risen(&self.seen.syncs, journal.syncs));
         metrics.journal_bytes.inc_by(risen(&self.seen.bytes, journal.bytes));
+    }
+}
+
+fn unusable(error: &RestoreError) -> Unusable {
+    let why = error.to_string();
+    match error {
+        RestoreError::NotFound(_) | RestoreError::NoBackup(_) => Unusable::Missing(why),
+        RestoreError::Source { error: SnapshotError::Io(_), .. } | RestoreError::Io(_) | RestoreError::Open(_) => {
+            Unusable::Failed(why)
+        }
+        RestoreError::Source { .. }
+        | RestoreError::WrongToken
+        | RestoreError::NothingLeft { .. }
+        | RestoreError::NothingToRecover => Unusable::Damaged(why),
     }
 }
 

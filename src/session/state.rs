@@ -6,7 +6,7 @@ use super::members::{Member, Members};
 use super::scene::{Node, Scene};
 use super::settings::{Setting, Settings};
 use super::tasks::{Task, Tasks};
-use super::{ChatId, MemberName, NodeId, TaskId};
+use super::{ChatId, MemberName, NodeId, OpKey, TaskId};
 use bytes::Bytes;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -61,6 +61,17 @@ impl Session {
     /// A session in which nothing has happened.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes over which operations were accepted in a state that a restore leaves. They are not undone by it in the eyes of
+    /// those who asked for them: sent again, they are answered as they were.
+    pub fn answers_for(&mut self, left: &Self) {
+        self.applied.answers_for(&left.applied);
+    }
+
+    /// Whether an operation was accepted, as far as that is remembered.
+    pub fn has_accepted(&self, key: OpKey) -> bool {
+        matches!(self.applied.find(key), Ok(Some(_)))
     }
 
     /// The `seq` of the newest event; 0 before the first.

@@ -1,5 +1,6 @@
 //! What the rooms above storage and storage itself promise each other: the traits between them.
 
+use super::snapshot::Header;
 use crate::session::{SessionName, Timestamp};
 use crate::storage::journal::Early;
 use std::fmt;
@@ -34,6 +35,8 @@ pub trait Machine: Clone + Send + 'static {
     /// Decides and applies the event that marks a restore, whose `seq` must be `seq` (it may skip numbers), and
     /// returns its record.
     fn restored(&mut self, seq: u64, at: Timestamp, source: &str) -> Arc<dyn RecordBody>;
+    /// Takes over from the state that a restore leaves what a restore does not undo: that somebody was answered.
+    fn answers_for(&mut self, left: &Self);
 }
 
 /// Where a [`Machine`] writes its sections.
@@ -188,6 +191,37 @@ pub struct Saved {
     pub backup: Option<String>,
 }
 
+/// Asks for another state in place of a session's current one, on a new branch, while the store runs. Nothing may be
+/// appended or saved for the session from now until it is told how this ended.
+pub struct RestoreJob {
+    /// Whose.
+    pub session: SessionName,
+    /// The state that is left, with everything that was ever shown of it; durable. It is kept.
+    pub left: Box<dyn SaveState>,
+    /// The state that takes its place, with the event in it that marks the restore.
+    pub restored: Box<dyn SaveState>,
+    /// The record of that event: the first on the new branch.
+    pub mark: Record,
+    /// The snapshot that `restored` was made of.
+    pub of: Header,
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// Told on the saver's thread when it is over.
+    pub done: Box<dyn FnOnce(RestoreOutcome) + Send>,
+}
+
+/// How a restore ended. After an error everything is as it was, but for what the error says.
+pub type RestoreOutcome = Result<Switched, String>;
+
+/// A session has been put onto its new branch: whatever is appended from now on is of that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switched {
+    /// The file that keeps the state that was left, relative to the data directory; `None`: nothing in it was newer.
+    pub kept: Option<String>,
+    /// The snapshot in which the restored state is now.
+    pub saved: Saved,
+}
+
 /// The part of a store that a live session uses. `live` reaches storage only through it.
 pub trait Store: Send + Sync {
     /// Makes a place for a session, durably; does nothing if it has one. Blocks.
@@ -204,6 +238,8 @@ pub trait Store: Send + Sync {
     /// Queues an archive: the state becomes a kept backup that rotation leaves alone, verified and durable under its
     /// name before `done` is told. The current snapshot stays as it is.
     fn archive(&self, job: SaveJob);
+    /// Queues a restore, behind everything that was queued before.
+    fn restore(&self, job: RestoreJob);
     /// What a resume token of the session is made of, and judged by.
     fn resume_point(&self, session: &SessionName) -> ResumePoint;
 }

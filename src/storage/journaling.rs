@@ -8,7 +8,7 @@ use crate::storage::journal::{
 };
 use crate::storage::keep::{Keep, KeepInForce};
 use crate::storage::recovery::{OpenError, OpenOptions};
-use crate::storage::saver::{Ledger, Publication, Shelf, locked};
+use crate::storage::saver::{Fork, Ledger, Publication, Shelf, locked};
 use crate::storage::snapshot::SnapshotId;
 use crate::storage::vfs::SharedVfs;
 use crate::storage::{Branch, Durable, Early, Record, ResumePoint, Run, Trouble};
@@ -243,6 +243,21 @@ impl Ledger for Journaling {
 
     fn durable_seq(&self, session: &SessionName) -> u64 {
         self.line(session).map_or(0, |line| locked(&line.progress).durable)
+    }
+
+    fn run(&self) -> Run {
+        self.run
+    }
+
+    fn branch_off(&self, session: &SessionName, fork: &Fork) -> Result<(), String> {
+        let Fork { branch, parent, snapshot, first_seq } = *fork;
+        let branch = Control::Branch { session: session.clone(), branch, parent, snapshot: snapshot.0, first_seq };
+        self.control(branch).map_err(|error| error.to_string())
+    }
+
+    fn go_on(&self, session: &SessionName, branch: Branch, runs: &[(Run, u64)], first: Record) {
+        self.add(session, branch, runs.to_vec(), first.seq.saturating_sub(1));
+        self.append(session, vec![first]);
     }
 
     fn release(&self, session: &SessionName, seq: u64) {

@@ -29,6 +29,6 @@ pub use recovery::{OpenError, OpenOptions, Opened, OpenedSession, Outcome, Resto
 pub use store::{Closed, CreateError, DirectoryStore, Status};
 
 pub use contract::{
-    BadContent, Branch, Durable, Encode, Machine, Record, RecordBody, ResumePoint, Run, SaveJob, SaveOutcome,
-    SaveState, Saved, Sections, Store, Summary, Trouble,
+    BadContent, Branch, Durable, Encode, Machine, Record, RecordBody, RestoreJob, RestoreOutcome, ResumePoint, Run,
+    SaveJob, SaveOutcome, SaveState, Saved, Sections, Store, Summary, Switched, Trouble,
 };

@@ -1,19 +1,21 @@
-//! The offline commands that choose a state: `restore` a backup, and `recover` from damage by accepting a loss.
+//! Choosing a state to go on with: a backup to restore, or what is left after damage, by accepting a loss.
 //!
-//! Both do what an operator does with `cp` and a restart, in one atomic step: they write the chosen state as a snapshot
-//! of its own beside the current one, rename it into place, and open the directory, which then begins a new branch.
+//! With the daemon stopped, both do what an operator does with `cp` and a restart, in one atomic step: they write the
+//! chosen state as a snapshot of its own beside the current one, rename it into place, and open the directory, which then
+//! begins a new branch. What happens while the daemon runs is in `saver/switch.rs`.
 
 use crate::ops::random;
 use crate::session::{SessionName, Timestamp};
 use crate::storage::backups::{self, SessionFiles};
-use crate::storage::fsck::find_backup;
+use crate::storage::fsck::{BackupInfo, find_backup, list_backups};
 use crate::storage::metadata::iso;
 use crate::storage::recovery::{self, LiveFile, OpenError, OpenOptions, Opened, Plan, Survey};
 use crate::storage::snapshot::{self, Header, Purpose, SnapshotError, SnapshotId};
-use crate::storage::vfs::{SharedVfs, Vfs};
+use crate::storage::vfs::{RealVfs, SharedVfs, Vfs};
 use crate::storage::{Branch, Machine};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where the state to restore is.
 #[derive(Clone)]
@@ -22,6 +24,80 @@ pub enum Source {
     Backup(String),
     /// A file elsewhere: the folder it is in, and its name there.
     File(SharedVfs, PathBuf),
+}
+
+impl Source {
+    /// What `from` means: a backup, as [`Source::backup`], or a file elsewhere.
+    pub fn find(vfs: &SharedVfs, session: &SessionName, from: &str) -> Result<Self, RestoreError> {
+        match Self::backup(vfs, session, from) {
+            Err(RestoreError::NotFound(_)) => Self::file(Path::new(from)),
+            other => other,
+        }
+    }
+
+    /// One of the session's backups: `latest`, its name, or its path below the data directory.
+    pub fn backup(vfs: &SharedVfs, session: &SessionName, from: &str) -> Result<Self, RestoreError> {
+        let named = |backup: &&BackupInfo| match from {
+            "latest" => !backup.kept && backup.problem.is_none(),
+            _ => backup.file == Path::new(from) || backup.file.file_name() == Some(from.as_ref()),
+        };
+        match list_backups(&**vfs, session)?.iter().find(named) {
+            Some(backup) => Ok(Self::Backup(backup.file.display().to_string())),
+            None if from == "latest" => Err(RestoreError::NoBackup(session.clone())),
+            None => Err(RestoreError::NotFound(from.to_owned())),
+        }
+    }
+
+    /// A file anywhere.
+    pub fn file(path: &Path) -> Result<Self, RestoreError> {
+        match (path.is_file(), path.file_name()) {
+            (true, Some(name)) => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                Ok(Self::File(Arc::new(RealVfs::new(folder.into())), name.into()))
+            }
+            _ => Err(RestoreError::NotFound(path.display().to_string())),
+        }
+    }
+}
+
+/// A state that was read from a file all of whose hashes are right.
+pub struct Chosen<M> {
+    /// The file, for people.
+    pub file: String,
+    /// The state.
+    pub machine: M,
+    /// What the file says about itself.
+    pub header: Header,
+}
+
+impl<M> Chosen<M> {
+    /// What is restored, for people.
+    pub fn source(&self) -> String {
+        source_of(&self.header)
+    }
+}
+
+/// What is restored with this snapshot, for people.
+pub(crate) fn source_of(header: &Header) -> String {
+    format!("the snapshot of {}", time(header.at))
+}
+
+/// A moment as people read it, UTC.
+pub fn time(at: Timestamp) -> String {
+    format!("{}Z", iso(at))
+}
+
+/// Reads all of a state that is to be restored. Changes nothing.
+pub fn choose<M: Machine>(vfs: &SharedVfs, session: &SessionName, source: &Source) -> Result<Chosen<M>, RestoreError> {
+    let (from, path) = match source {
+        Source::Backup(name) => (vfs, find_backup(&**vfs, session, name)?),
+        Source::File(folder, path) => (folder, path.clone()),
+    };
+    let file = from.display(&path);
+    match snapshot::load::<M>(&**from, &path) {
+        Ok((machine, verified)) => Ok(Chosen { file, machine, header: verified.header }),
+        Err(error) => Err(RestoreError::Source { file, error }),
+    }
 }
 
 /// Why a state could not be chosen. Nothing was changed, unless [`RestoreError::Open`] says so.
@@ -35,6 +111,12 @@ pub enum RestoreError {
         /// What is wrong with it.
         error: SnapshotError,
     },
+    /// There is no such backup.
+    #[error("there is no backup and no file {0:?}: see hotset backups list")]
+    NotFound(String),
+    /// There is no backup at all.
+    #[error("session {0} has no backup")]
+    NoBackup(SessionName),
     /// The directory cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -66,13 +148,8 @@ pub fn restore<M: Machine>(
     options: &OpenOptions,
 ) -> Result<Opened<M>, RestoreError> {
     let lock = recovery::lock(&**vfs)?;
-    let (from, path) = match source {
-        Source::Backup(name) => (vfs, find_backup(&**vfs, session, name)?),
-        Source::File(folder, path) => (folder, path.clone()),
-    };
-    let (machine, verified) = snapshot::load::<M>(&**from, &path)
-        .map_err(|error| RestoreError::Source { file: from.display(&path), error })?;
-    put_in_place(&**vfs, session, &machine, &verified.header, options.now)?;
+    let Chosen { machine, header, .. } = choose::<M>(vfs, session, source)?;
+    put_in_place(&**vfs, session, &machine, &header, options.now)?;
     Ok(recovery::open_locked(vfs, lock, options)?)
 }
 

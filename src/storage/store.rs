@@ -7,9 +7,10 @@ use crate::storage::journal::Stats;
 use crate::storage::journaling::Journaling;
 use crate::storage::keep::Keep;
 use crate::storage::recovery::OpenError;
+use crate::storage::restore::{Chosen, RestoreError, Source, choose};
 use crate::storage::saver::{Saver, SaverSetup, Shelf, locked};
 use crate::storage::vfs::SharedVfs;
-use crate::storage::{Branch, Durable, Early, Record, ResumePoint, Run, SaveJob, Store, Trouble};
+use crate::storage::{Branch, Durable, Early, Machine, Record, RestoreJob, ResumePoint, Run, SaveJob, Store, Trouble};
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
@@ -152,6 +153,16 @@ impl DirectoryStore {
         list_backups(&*self.vfs, session)
     }
 
+    /// Reads all of a state that is to be restored. Changes nothing.
+    pub fn choose<M: Machine>(&self, session: &SessionName, source: &Source) -> Result<Chosen<M>, RestoreError> {
+        choose(&self.vfs, session, source)
+    }
+
+    /// One of the session's backups, as [`Source::backup`].
+    pub fn backup(&self, session: &SessionName, from: &str) -> Result<Source, RestoreError> {
+        Source::backup(&self.vfs, session, from)
+    }
+
     /// How the store is doing.
     pub fn status(&self) -> Status {
         let running = self.running.as_ref();
@@ -219,6 +230,13 @@ impl Store for DirectoryStore {
     fn archive(&self, job: SaveJob) {
         match &self.running {
             Some(running) => running.saver.archive(job),
+            None => (job.done)(Err(NOTHING_WRITTEN.into())),
+        }
+    }
+
+    fn restore(&self, job: RestoreJob) {
+        match &self.running {
+            Some(running) => running.saver.restore(job),
             None => (job.done)(Err(NOTHING_WRITTEN.into())),
         }
     }

@@ -320,6 +320,81 @@ async def restored_by_command():
         expect(daemon.run("restore", "snapshot_19990101_000000.bin").returncode != 0, True, "no such backup")
 
 
+async def edit_until_closed(client, name):
+    """Edits as fast as it is answered, with some operations under way at all times, until the connection ends."""
+    number, answers = 0, []
+    while client.connected:
+        _, future = await client.start({"type": "op", "do": "chat.post", "text": f"{name} {number}"})
+        answers.append(future)
+        number += 1
+        if number % 8 == 0:
+            await asyncio.wait({answers[-5], client.reader}, return_when=asyncio.FIRST_COMPLETED)
+    return answers
+
+
+async def restored_while_running():
+    """Everybody is told and sent away, gets the restored state on return, and nothing that was under way ends up in it."""
+    with Daemon(SAVE_INTERVAL=3600, MAX_BACKUPS=100) as daemon:
+        daemon.start()
+        contents, resume = await make_backups(daemon, 3)
+        for round_, (name, wanted) in enumerate(contents.items()):
+            clients = [await Client(daemon.url, who, format=format).connect() for who, format in (("bob", "json"), ("carol", "binary"))]
+            branches = {client.branch for client in clients}
+            editing = [asyncio.create_task(edit_until_closed(client, client.name)) for client in clients]
+            await asyncio.sleep(0.5)
+            done = await asyncio.to_thread(daemon.run, "restore", name, "--json")
+            expect(done.returncode, 0, f"hotset restore: {done.stdout}{done.stderr}")
+            answer = json.loads(done.stdout)
+            expect({"restored": answer["restored"], "tasks": answer["tasks"]}, {"restored": name, "tasks": 1}, "the answer")
+            answers = [future for task in editing for future in await task]
+            for client in clients:
+                expect((client.socket.close_code, "restored" in client.socket.close_reason), (4410, True), f"{client.name} is sent away")
+            acked = [future.result() for future in answers if future.done()]
+            newest = max(message["seq"] for message in acked if message["type"] == "ack")
+            # What never left the client is sent again as well, as the protocol says.
+            for client in clients:
+                await client.start({"type": "op", "do": "chat.post", "text": "kept in the client"})
+            waiting = [future for client in clients for _, future in client.pending.values()]
+            expect(len(waiting) >= 2, True, "operations without an answer")
+            for client in clients:
+                await client.connect()
+                expect((client.resumed, client.branch in branches), (False, False), "a token of before the restore")
+            late = await asyncio.wait_for(asyncio.gather(*waiting), 30)
+            print(f"  round {round_}: {len(acked)} answered before, {len(late)} after the restore")
+            for message in late:
+                known = message["type"] == "ack" and message["seq"] <= answer["seq"]
+                expect(known or message.get("code") == "restored", True, f"sent again: {message}")
+            codes = {message.get("code") for message in acked if message["type"] == "reject"}
+            expect(codes - {"restored"}, set(), "refusals")
+            expect_equal_dumps({"backup": wanted["chat"], "served": content(clients[0])["chat"]})
+            expect_equal_dumps({"backup": wanted["nodes"], "served": content(clients[1])["nodes"]})
+            await accepted(clients[0], "chat.post", text="after the restore")
+            await clients[1].reach(clients[0].replica.seq)
+            for client in clients:
+                await client.close()
+            # What was acknowledged before is in what was kept.
+            pre_restore = answer["newer_state_kept_in"]
+            shown = json.loads(daemon.run("backups", "list", "--json").stdout)["backups"]
+            seqs = [backup["seq"] for backup in shown if backup["file"] == pre_restore]
+            expect(bool(seqs) and newest <= seqs[0] < answer["seq"], True, f"{newest} in {pre_restore}: {seqs}, {answer}")
+        verified = daemon.run("backups", "verify")
+        expect(verified.returncode, 0, f"hotset backups verify: {verified.stdout}{verified.stderr}")
+        old = Client(daemon.url, "alice")
+        old.client, old.branch, old.run, old.replica.seq = resume
+        await old.connect()
+        expect(old.resumed, False, "a resume token from before the restores")
+        await old.close()
+        # And from the newest of before the first one, everything is there again.
+        first = kept(daemon.data)[0].name
+        expect(daemon.run("restore", first).returncode, 0, f"hotset restore {first}")
+        said = [message["text"] for message in (await content_of(daemon))["chat"]]
+        expect("said 3" in said and any(text.startswith("bob ") for text in said), True, f"chat of {first}: {said[:9]}")
+        daemon.kill()
+        daemon.start()
+        said_again = [message["text"] for message in (await content_of(daemon))["chat"]]
+        expect(said_again, said, "after a kill")
+
+
 async def moved_directory():
     with Daemon(SAVE_INTERVAL=3600, MAX_BACKUPS=100) as daemon:
         daemon.start()
@@ -724,7 +799,8 @@ async def guide_cleaning_up():
 if __name__ == "__main__":
     main("files", [
         saves_and_restarts, nothing_changed_nothing_saved, fifty_megabytes_stop_within_five_seconds, asked_for_saves,
-        each_of_ten_backups_restores, copied_while_running, restored_by_command, moved_directory,
+        each_of_ten_backups_restores, copied_while_running, restored_by_command, restored_while_running,
+        moved_directory,
         copied_by_rsync_while_running, truncated_copy, wrong_owner, rot_in_place_falls_back_without_loss,
         everything_corrupt, removed_files, second_daemon_exits_75, unwritable_directory, exit_codes, full_disk,
         guide_configuration, guide_checklist_and_monitoring, guide_cleaning_up,

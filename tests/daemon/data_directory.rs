@@ -130,7 +130,7 @@ fn what_would_disturb_a_running_daemon_ends_with_75() {
     let second = Ended::from(place.hotset(&["serve"]).env("PORT", "0").env("HTTP_PORT", "0").output().unwrap());
     assert_eq!(second.code, 75, "{second:?}");
     assert!(second.err.contains("another daemon (pid "), "{second:?}");
-    for command in [&["restore", "latest"] as &[_], &["recover"], &["import", &fixture("blender_repository.db")]] {
+    for command in [&["recover"] as &[_], &["import", &fixture("blender_repository.db")]] {
         let ended = place.run(command);
         assert_eq!(ended.code, 75, "{command:?}: {ended:?}");
         assert!(ended.err.contains("the daemon (pid ") && ended.err.contains("is running: stop it first"), "{ended:?}");

@@ -7,6 +7,7 @@ mod command_line;
 mod data_directory;
 mod doctor;
 mod greedy;
+mod live_restore;
 mod program;
 mod running;
 mod serving;

@@ -3,9 +3,12 @@
 use crate::toy::Toy;
 use hotset::session::{SessionName, Timestamp};
 use hotset::storage::recovery::{self, OpenError, OpenOptions, Opened, Outcome, Restored};
+use hotset::storage::restore::{Chosen, Source};
 use hotset::storage::store::DirectoryStore;
 use hotset::storage::vfs::SharedVfs;
-use hotset::storage::{Durable, Machine, Run, SaveJob, SaveOutcome, Store, Trouble};
+use hotset::storage::{
+    Durable, Machine, Record, RestoreJob, RestoreOutcome, Run, SaveJob, SaveOutcome, Store, Trouble,
+};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex};
@@ -129,6 +132,45 @@ impl Daemon {
             done: Box::new(move |outcome| tell.send(outcome).unwrap()),
         });
         told.recv().unwrap()
+    }
+
+    /// Restores a backup while the daemon runs, and waits for it.
+    pub(crate) fn restore(&mut self, backup: &str) -> RestoreOutcome {
+        let chosen = self.store.choose::<Toy>(&self.session, &Source::Backup(backup.into()));
+        let chosen = chosen.map_err(|error| error.to_string())?;
+        let source = chosen.source();
+        let Chosen { mut machine, header, .. } = chosen;
+        let (seq, at) = (Machine::seq(&machine).max(Machine::seq(&self.toy)) + 1, now());
+        let body = machine.restored(seq, at, &source);
+        let (tell, told) = sync_channel(1);
+        self.store.restore(RestoreJob {
+            session: self.session.clone(),
+            left: Box::new(self.toy.clone()),
+            restored: Box::new(machine.clone()),
+            mark: Record::new(seq, body),
+            of: header,
+            at,
+            done: Box::new(move |outcome| tell.send(outcome).unwrap()),
+        });
+        let outcome = told.recv().unwrap();
+        if outcome.is_ok() {
+            self.toy = machine;
+            self.watch = Arc::new(Watch::default());
+            self.store.listen(&self.session, self.watch.clone());
+        }
+        outcome
+    }
+
+    /// Adds an entry and waits until the journal has it, also if it cannot be written for a moment.
+    pub(crate) fn say_at_last(&mut self, text: &str) {
+        self.send(text);
+        for _ in 0..2_000 {
+            if self.acknowledged() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the journal does not recover");
     }
 
     /// Stops in order.

@@ -6,6 +6,7 @@
 
 mod copies;
 mod daemon;
+mod live_restore;
 mod meddling;
 mod power;
 mod recovery;

@@ -148,7 +148,7 @@ impl Worker {
             hello["client"] = client.as_str().into();
         }
         if let Some((branch, run)) = state.branch_and_run.as_ref().filter(|_| state.replica.seq > 0) {
-            hello["resume"] = json!({"branch": branch, "run": run, "seq": state.replica.seq});
+            hello["resume"] = json!({"branch": branch, "run": run, "seq": state.replica.seq, "op": state.last_op});
         }
         hello
     }

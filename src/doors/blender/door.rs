@@ -56,7 +56,8 @@ pub struct BlenderDoor {
     pub metrics: BlenderMetrics,
     /// The session that it leads to.
     pub session: SessionName,
-    pub(super) started: Instant,
+    /// Since when the session is what it is: since the start, or since the newest restore.
+    since: Mutex<Instant>,
     peers: Mutex<Peers>,
     room: Mutex<Option<Arc<Room>>>,
 }
@@ -71,8 +72,8 @@ impl BlenderDoor {
         session: SessionName,
     ) -> Arc<Self> {
         let (peers, room) = (Mutex::default(), Mutex::default());
-        let started = clock::instant();
-        Arc::new(Self { directory, authority, settings, metrics, session, started, peers, room })
+        let since = Mutex::new(clock::instant());
+        Arc::new(Self { directory, authority, settings, metrics, session, since, peers, room })
     }
 
     pub(super) fn settings(&self) -> InForce {
@@ -128,6 +129,15 @@ impl BlenderDoor {
         }
     }
 
+    /// Since when clients may come that knew the session as it was before.
+    pub(super) fn since(&self) -> Instant {
+        if self.room.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            // Whoever looks first after a restore notices it.
+            _ = self.room();
+        }
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The room of the session, if that has been made; or why it is not served.
     pub(super) fn room(&self) -> Result<Option<Arc<Room>>, String> {
         match self.directory.get(&self.session) {
@@ -156,6 +166,9 @@ impl BlenderDoor {
             && Arc::ptr_eq(room.handle.shared(), handle.shared())
         {
             return Arc::clone(room);
+        }
+        if room.is_some() {
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = clock::instant();
         }
         let new = Room::open(handle, self.metrics.clone());
         *room = Some(Arc::clone(&new));

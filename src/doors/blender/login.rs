@@ -144,7 +144,7 @@ pub(super) async fn enter(room: &Arc<Room>, name: MemberName, id: PeerId) -> Res
     let subscriber = Subscriber::of_one_project(name, Role::Member, id.client());
     let (joined, membership) = room.handle.join(subscriber, None).await.map_err(|error| match error {
         JoinError::Rejected(Rejection::NameTaken(_)) | JoinError::Replaced => "client already logged in".to_owned(),
-        JoinError::Rejected(_) | JoinError::Stopping => error.to_string(),
+        JoinError::Rejected(_) | JoinError::Restoring | JoinError::Stopping => error.to_string(),
     })?;
     match joined.mode {
         Mode::Live => Ok(membership),

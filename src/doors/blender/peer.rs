@@ -291,7 +291,7 @@ impl Peer {
     /// Somebody who has not logged in must do so, or is from before a restart and waits to be told.
     fn stranger(&self, now: Instant, timeout: Duration) -> Result<(), Farewell> {
         let here = now.saturating_duration_since(self.came);
-        let expected = self.came.saturating_duration_since(self.door.started) < EXPECTED_FOR;
+        let expected = self.came.saturating_duration_since(self.door.since()) < EXPECTED_FOR;
         let silent = !self.asked && self.lines.has(Channel::Command) && self.lines.transport() == Transport::Zmtp;
         if expected && silent && here >= STRANGE_AFTER {
             return Err(self.unknown());

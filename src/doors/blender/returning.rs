@@ -28,7 +28,7 @@ const LISTEN_FOR: Duration = Duration::from_millis(400);
 /// How far back a client may have missed something, in milliseconds.
 const MISSED_MS: i64 = 30_000;
 
-/// How long after the start of the server clients of an earlier one are expected.
+/// How long after the start of the server, or a restore, clients of before are expected.
 pub(super) const EXPECTED_FOR: Duration = Duration::from_mins(1);
 
 /// What has happened to nodes lately.

@@ -163,6 +163,7 @@ impl Visit {
             Note::Saved(_) => {}
             Note::Closing(Closing::Stopping) => return Err(Farewell::Stopping),
             Note::Closing(Closing::Archived) => return Err(Farewell::because(ARCHIVED)),
+            Note::Closing(Closing::Restored(what)) => return Err(Farewell::Told(restored(&what))),
             Note::Closing(Closing::Replaced) => {
                 return Err(Farewell::because("this client has connected again elsewhere"));
             }
@@ -181,8 +182,8 @@ impl Visit {
     async fn refused(&mut self, asked: Asked, why: Refusal) -> Result<(), Farewell> {
         tracing::debug!("{}: {asked:?} refused: {why:?}", self.name());
         let rejection = match why {
-            // Everybody has been told, and nobody's screen is overwritten with old nodes.
-            Refusal::ReadOnly(_) | Refusal::SaveFailed(_) => return Ok(()),
+            // Everybody has been told, or is in a moment, and nobody's screen is overwritten with old nodes.
+            Refusal::ReadOnly(_) | Refusal::SaveFailed(_) | Refusal::Restored(_) => return Ok(()),
             Refusal::TooMuchWork => return Err(Farewell::because("too much was unfinished at once: connect again")),
             Refusal::Rejected(rejection) => rejection,
         };

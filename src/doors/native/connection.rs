@@ -12,7 +12,7 @@ use super::stream::Stream;
 use super::translate::{self, ClientMessage};
 use super::{CloseReason, NativeSettings, PENDING_MAX, PRESENCE_BYTES_MAX, WRITE_AHEAD};
 use crate::formats::json;
-use crate::live::{Closing, Edit, Membership, Note, WireFormat, Work};
+use crate::live::{Closing, Edit, JoinError, Membership, Note, WireFormat, Work};
 use crate::ops::clock;
 use std::io::{self, Read as _};
 use std::task::{Context, Poll};
@@ -236,7 +236,7 @@ impl Connection {
                 }
                 Turn::Behind => match self.membership.session().state().await {
                     Ok(state) => self.begin_with(StateParts::new(Box::new(state))),
-                    Err(_) => break Some(CloseReason::Stopping),
+                    Err(error) => break Some(lost(&error)),
                 },
             }
         };
@@ -382,12 +382,19 @@ impl Connection {
             }
             Note::Health(mode) => self.socket.say(&replies::health(&mode)),
             Note::Closing(why) => {
-                let reason = match why {
+                let reason = match &why {
                     Closing::Stopping => CloseReason::Stopping,
                     // Clients of this door are never sent away by that: they are told as an event.
                     Closing::Replaced | Closing::Archived => CloseReason::Replaced,
+                    Closing::Restored(_) => CloseReason::Restored,
                 };
-                self.socket.say(&Outgoing::Closing { reason: reason.text(), retry_in_ms: reason.retry_in_ms() });
+                let retry_in_ms = reason.retry_in_ms();
+                if let Closing::Restored(what) = why {
+                    let reason = format!("the session was restored to {what}: connect again");
+                    self.socket.say(&Outgoing::Closing { reason: &reason, retry_in_ms });
+                } else {
+                    self.socket.say(&Outgoing::Closing { reason: reason.text(), retry_in_ms });
+                }
                 return Err(Turn::Over(Some(reason)));
             }
         }
@@ -428,10 +435,10 @@ impl Connection {
                 }
             }
         }
-        if !edits.is_empty() && self.membership.edit(edits).await.is_err() {
-            return Some(CloseReason::Stopping);
+        if edits.is_empty() {
+            return None;
         }
-        None
+        self.membership.edit(edits).await.err().map(|error| lost(&error))
     }
 
     /// Lets an edit through, or refuses it here.
@@ -475,6 +482,11 @@ impl Connection {
         }
         self.pace.bad_message(clock::instant())
     }
+}
+
+/// What it means to a connection that its session does not answer.
+fn lost(error: &JoinError) -> CloseReason {
+    if *error == JoinError::Restoring { CloseReason::Restored } else { CloseReason::Stopping }
 }
 
 fn weight(work: &Work) -> u32 {

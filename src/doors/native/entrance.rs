@@ -271,6 +271,7 @@ impl NativeDoor {
                 JoinError::Rejected(rejection) => (CloseReason::NotWelcome, rejection.code()),
                 JoinError::Replaced => (CloseReason::Replaced, "replaced"),
                 JoinError::Stopping => (CloseReason::Stopping, "stopping"),
+                JoinError::Restoring => (CloseReason::Restored, "restoring"),
             };
             refused(reason, code, error.to_string())
         })?;
@@ -333,7 +334,8 @@ fn refused(reason: CloseReason, code: &'static str, message: impl Into<String>) 
 }
 
 fn resume_token(resume: &super::message::Resume) -> Option<ResumeToken> {
-    Some(ResumeToken { branch: hex_id(&resume.branch)?, run: hex_id(&resume.run)?, seq: resume.seq })
+    let (branch, run) = (hex_id(&resume.branch)?, hex_id(&resume.run)?);
+    Some(ResumeToken { branch, run, seq: resume.seq, op: resume.op })
 }
 
 async fn hello(socket: &mut Socket) -> Result<Hello, Option<Refused>> {

@@ -81,6 +81,8 @@ pub(super) struct Resume {
     pub(super) branch: String,
     pub(super) run: String,
     pub(super) seq: u64,
+    #[serde(default)]
+    pub(super) op: Option<u64>,
 }
 
 /// An operation with all the fields that any of them may have.

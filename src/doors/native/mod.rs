@@ -41,6 +41,7 @@ const HELLO_BYTES_MAX: usize = 64 << 10;
 enum CloseReason {
     Stopping,
     Replaced,
+    Restored,
     NotWebSocket,
     NotUtf8,
     TooLarge,
@@ -67,6 +68,7 @@ impl CloseReason {
             Self::Denied => 4401,
             Self::NoHello => 4408,
             Self::Replaced | Self::NotWelcome => 4409,
+            Self::Restored => 4410,
         }
     }
 
@@ -74,6 +76,7 @@ impl CloseReason {
         match self {
             Self::Stopping => "the server is stopping",
             Self::Replaced => "this client has connected again elsewhere, or its name is taken",
+            Self::Restored => "the session was restored to a backup: connect again",
             Self::NotWebSocket => "not WebSocket",
             Self::NotUtf8 => "text that is not UTF-8",
             Self::TooLarge => "message too large",
@@ -90,6 +93,6 @@ impl CloseReason {
     }
 
     fn retry_in_ms(self) -> u64 {
-        if matches!(self, Self::Stopping) { 1_000 } else { 0 }
+        if matches!(self, Self::Stopping | Self::Restored) { 1_000 } else { 0 }
     }
 }

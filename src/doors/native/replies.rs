@@ -66,6 +66,7 @@ pub(super) fn refusal(why: &Refusal) -> (&'static str, String) {
         Refusal::TooMuchWork => {
             ("rate_limited", "too much of what you asked for is unfinished: wait for its acks".to_owned())
         }
+        Refusal::Restored(why) => ("restored", (*why).to_owned()),
         Refusal::SaveFailed(why) => ("save_failed", why.to_string()),
     }
 }

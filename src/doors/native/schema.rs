@@ -5,7 +5,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// Everything that a client may send.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +70,9 @@ struct Resume {
     run: Id,
     /// The newest event taken in.
     seq: u64,
+    /// The last number given to an operation. Those up to it are of before a restore, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    op: Option<u64>,
 }
 
 /// What a member may do.
@@ -142,7 +144,7 @@ struct NewPayload {
 }
 
 /// Fields that a patch sets; absent ones stay.
-type Fields = BTreeMap<String, Value>;
+type Fields = std::collections::BTreeMap<String, Value>;
 
 /// What an operation does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

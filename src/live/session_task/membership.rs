@@ -114,6 +114,9 @@ impl SessionTask {
         };
         let resume = self.store.resume_point(&self.name);
         let head = self.shared.tail.head();
+        if let Some(token) = join.token.filter(|token| token.branch != resume.branch.0) {
+            join.subscriber.comes_from_before(token.op);
+        }
         let start = match join.token.filter(|token| self.can_resume(*token, &resume, head)) {
             Some(token) => Start::Resumed(token.seq),
             None => Start::State(Box::new(state)),
@@ -146,7 +149,15 @@ impl SessionTask {
         self.awaited.remove(name);
     }
 
-    pub(super) fn notice_departures(&mut self, at: Timestamp) {
+    /// Those who have gone, and those who were expected and have not come.
+    pub(super) fn notice_all_departures(&mut self, at: Timestamp) {
+        if self.departing {
+            self.notice_departures(at);
+        }
+        self.release_the_missing(at);
+    }
+
+    fn notice_departures(&mut self, at: Timestamp) {
         // Whoever has gone leaves when what they had asked for is done.
         for gone in self.shared.subscribers.remove_gone(|gone| self.backlog.holds(gone)) {
             self.guests.retain(|guest| guest.connection != gone.connection);
@@ -167,7 +178,7 @@ impl SessionTask {
         }
     }
 
-    pub(super) fn release_the_missing(&mut self, at: Timestamp) {
+    fn release_the_missing(&mut self, at: Timestamp) {
         if self.awaited.is_empty() || self.sealed.is_some() || self.draining {
             return;
         }

@@ -34,7 +34,7 @@ impl SessionTask {
         for edit in edits {
             let (edit, early) = self.prepare_edit(subscriber, edit, at);
             let queued = Queued { edit, work: 0, early };
-            let at_once = !budget.is_spent() && self.archiving.is_none() && queued.early.is_empty();
+            let at_once = !budget.is_spent() && !self.holds_edits() && queued.early.is_empty();
             if at_once && !self.backlog.has_next() && !self.backlog.is_parked(subscriber) {
                 self.edit(subscriber, queued, budget, at);
                 continue;

@@ -165,7 +165,7 @@ impl SessionTask {
     }
 }
 
-fn answer(awaited: SaveAwaited, outcome: &SaveOutcome) {
+pub(super) fn answer(awaited: SaveAwaited, outcome: &SaveOutcome) {
     match awaited.whom {
         Whom::Request(reply) => _ = reply.send(outcome.clone()),
         Whom::Operation { subscriber, op } => {

@@ -8,7 +8,7 @@ use crate::ops::random;
 use crate::storage::backups::{self, Identity, SessionFiles};
 use crate::storage::journal::{self, Control, Lineage, Positions, Start};
 use crate::storage::journaling::Journaling;
-use crate::storage::metadata::iso;
+use crate::storage::restore::source_of;
 use crate::storage::saver::{Order, Publication, SaveError, SaverSetup, Shelf};
 use crate::storage::snapshot::{self, Header, Purpose, SnapshotError, SnapshotId};
 use crate::storage::state_file;
@@ -267,11 +267,21 @@ impl Site<'_> {
         restore: Restore<M>,
         kept: Option<PathBuf>,
     ) -> Result<(M, Restored, Shelf), OpenError> {
-        let Restore { mut machine, header, identity, reason, parent, highest_seq, .. } = restore;
+        let Restore { mut machine, header, identity, reason, parent, highest_seq, beyond } = restore;
+        match beyond {
+            Beyond::State(built) => machine.answers_for(&built.machine),
+            Beyond::KeptAlready(path) => {
+                // It was whole a moment ago; without it, only the answers of lately are forgotten.
+                if let Ok((left, _)) = snapshot::load::<M>(&*self.vfs, &path) {
+                    machine.answers_for(&left);
+                }
+            }
+            Beyond::Nothing | Beyond::Unbuildable(_) => {}
+        }
         let name = &survey.files.name;
         let branch = Branch(random::u128());
         let seq = highest_seq + 1;
-        let source = format!("the snapshot of {}Z", iso(header.at));
+        let source = source_of(&header);
         let body = machine.restored(seq, self.options.now, &source);
         journaling.control(Control::Branch {
             session: name.clone(),
@@ -347,7 +357,9 @@ impl From<SaveError> for OpenError {
     fn from(error: SaveError) -> Self {
         match error {
             SaveError::Io(error) | SaveError::Snapshot(SnapshotError::Io(error)) => Self::Io(error),
-            SaveError::Snapshot(_) | SaveError::Journal(_) | SaveError::Abandoned => Self::Journal(error.to_string()),
+            SaveError::Snapshot(_) | SaveError::Journal(_) | SaveError::ChangedByHand | SaveError::Abandoned => {
+                Self::Journal(error.to_string())
+            }
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Shelf {
     pub(crate) parent: SnapshotId,
     /// Whether the name of `published` is not durable because syncing it failed.
     unsynced: bool,
+    /// Backups are neither deleted nor is the journal let go of: somebody may be about to use them.
+    pub(super) holding: bool,
     /// Whether the journal has yet to learn of `published`.
     pub(crate) unrecorded: bool,
     /// Whether a failed save left a file behind.
@@ -86,6 +88,12 @@ pub(crate) enum SaveError {
     /// The journal cannot be written, or the daemon is stopping.
     #[error("{0}")]
     Journal(String),
+    /// Somebody has put another snapshot in place.
+    #[error(
+        "a restore is pending already: the snapshot was changed by hand. Restart to restore that, or delete the changed \
+         file to go on"
+    )]
+    ChangedByHand,
     /// The daemon is stopping.
     #[error("abandoned because the daemon stops")]
     Abandoned,
@@ -93,7 +101,7 @@ pub(crate) enum SaveError {
 
 /// Whether the file in place is the one that was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Live {
+pub(super) enum Live {
     Ours,
     Missing,
     ChangedByHand,
@@ -110,6 +118,7 @@ impl Shelf {
             parent: SnapshotId::NONE,
             unrecorded: false,
             unsynced: false,
+            holding: false,
             released: 0,
             untidy: false,
             pending: None,
@@ -151,7 +160,7 @@ impl Shelf {
 
     /// Makes sure that the journal knows the snapshot in place. Without it, the next start could not tell the snapshot
     /// after it from one put there by hand.
-    fn settle(&mut self, setup: &SaverSetup) -> Result<(), SaveError> {
+    pub(super) fn settle(&mut self, setup: &SaverSetup) -> Result<(), SaveError> {
         let Some(published) = self.published.filter(|_| self.unrecorded) else { return Ok(()) };
         if self.unsynced {
             setup.vfs.sync_dir(&self.files.root)?; // durability: S34
@@ -206,7 +215,12 @@ impl Shelf {
 
     /// Everything after the rename. The snapshot is safe already, so nothing of it can fail the save. Says where its
     /// copy among the backups is, if one was asked for.
-    fn after_publishing(&mut self, setup: &SaverSetup, order: &Order<'_>, written: Written) -> Option<PathBuf> {
+    pub(super) fn after_publishing(
+        &mut self,
+        setup: &SaverSetup,
+        order: &Order<'_>,
+        written: Written,
+    ) -> Option<PathBuf> {
         let vfs = &*setup.vfs;
         let seq = order.state.seq();
         // If this fails the next save tries again; until then nothing older is let go.
@@ -219,7 +233,7 @@ impl Shelf {
             let copied = self.copy_to_backups(vfs, setup.lineage).map(|path| backup = path);
             self.warn("the additional backup", copied);
         }
-        if settled.is_ok() {
+        if settled.is_ok() && !self.holding {
             let rotated = backups::rotate(
                 vfs,
                 &self.files,
@@ -263,7 +277,7 @@ impl Shelf {
     }
 
     /// Compares the file in place with what was published there.
-    fn examine_live(&self, vfs: &dyn Vfs) -> Result<Live, SaveError> {
+    pub(super) fn examine_live(&self, vfs: &dyn Vfs) -> Result<Live, SaveError> {
         let path = self.files.live();
         let Some(stat) = stat_or_missing(vfs, &path)? else { return Ok(Live::Missing) };
         let Some(published) = self.published else { return Ok(Live::ChangedByHand) };
@@ -279,7 +293,7 @@ impl Shelf {
     }
 
     /// Gives the snapshot in place its name among the backups. `false`: it was changed by hand meanwhile.
-    fn link_previous(&self, vfs: &dyn Vfs, lineage: u128) -> Result<bool, SaveError> {
+    pub(super) fn link_previous(&self, vfs: &dyn Vfs, lineage: u128) -> Result<bool, SaveError> {
         let Some(previous) = self.published else { return Ok(true) };
         match self.examine_live(vfs)? {
             Live::Missing => return Ok(true),
@@ -402,7 +416,7 @@ impl Shelf {
     }
 }
 
-fn shown(path: Option<PathBuf>) -> Option<String> {
+pub(super) fn shown(path: Option<PathBuf>) -> Option<String> {
     path.map(|path| path.display().to_string())
 }
 

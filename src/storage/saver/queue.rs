@@ -1,10 +1,12 @@
-//! The saver's queue and thread: at most one pending save per session, archives before them, and an end with a deadline.
+//! The saver's queue and thread: at most one pending save per session, archives before them, restores after them, and an
+//! end with a deadline.
 
 use super::SaverSetup;
 use super::publish::{Order, SaveError, Shelf};
+use super::switch::Turn;
 use crate::ops::{background, clock};
 use crate::session::{SessionName, Timestamp};
-use crate::storage::{SaveJob, SaveOutcome, SaveState, Saved};
+use crate::storage::{RestoreJob, RestoreOutcome, SaveJob, SaveOutcome, SaveState};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,8 +57,28 @@ struct Queue {
     pending: BTreeMap<SessionName, Pending>,
     /// Never merged: whoever asked for one relies on exactly that state being in it.
     archives: VecDeque<SaveJob>,
+    /// Last, so that no save of a state that is left comes after it.
+    restores: VecDeque<RestoreJob>,
     working: bool,
     closed: bool,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.order.is_empty() && self.archives.is_empty() && self.restores.is_empty()
+    }
+
+    /// Gives up what is queued; says whom to tell.
+    fn forsake(&mut self) -> Vec<Done> {
+        self.order.clear();
+        let saves = std::mem::take(&mut self.pending).into_values().flat_map(|pending| pending.done);
+        let archives = std::mem::take(&mut self.archives).into_iter().map(|job| job.done);
+        let restores = std::mem::take(&mut self.restores).into_iter().map(|job| {
+            let done = job.done;
+            Box::new(move |outcome: SaveOutcome| done(Err(outcome.err().unwrap_or_default()))) as Done
+        });
+        saves.chain(archives).chain(restores).collect()
+    }
 }
 
 struct Shared {
@@ -71,6 +93,7 @@ struct Shared {
 enum Task {
     Save(SessionName, Pending),
     Archive(SaveJob),
+    Restore(Box<RestoreJob>),
 }
 
 /// A shelf, or nothing once it has been taken out.
@@ -149,6 +172,18 @@ impl Saver {
         self.shared.changed.notify_all();
     }
 
+    /// Queues a restore.
+    pub(crate) fn restore(&self, job: RestoreJob) {
+        let mut queue = locked(&self.shared.queue);
+        if queue.closed {
+            drop(queue);
+            (job.done)(Err("the store is closed".into()));
+            return;
+        }
+        queue.restores.push_back(job);
+        self.shared.changed.notify_all();
+    }
+
     /// Finishes what is queued. After `deadline` it abandons the rest: nothing half-written is ever published.
     /// Returns whether everything was saved.
     pub(crate) fn close(&self, deadline: Duration) -> bool {
@@ -156,16 +191,13 @@ impl Saver {
         let mut queue = locked(&self.shared.queue);
         queue.closed = true;
         self.shared.changed.notify_all();
-        while queue.working || !queue.order.is_empty() || !queue.archives.is_empty() {
+        while queue.working || !queue.is_empty() {
             let left = end.saturating_duration_since(clock::instant());
             if left.is_zero() {
                 self.shared.abandon.store(true, Ordering::Release);
-                queue.order.clear();
-                let forsaken = std::mem::take(&mut queue.pending);
-                let archives = std::mem::take(&mut queue.archives);
+                let forsaken = queue.forsake();
                 drop(queue);
-                let saves = forsaken.into_values().flat_map(|pending| pending.done);
-                for tell in saves.chain(archives.into_iter().map(|job| job.done)) {
+                for tell in forsaken {
                     tell(Err("abandoned because the daemon stops".into()));
                 }
                 return false;
@@ -195,6 +227,7 @@ fn work(shared: &Shared, setup: &SaverSetup) {
         match task {
             Task::Save(name, pending) => save(shared, setup, &name, pending),
             Task::Archive(job) => archive(shared, setup, job),
+            Task::Restore(job) => restore(shared, setup, *job),
         }
         locked(&shared.queue).working = false;
         shared.changed.notify_all();
@@ -227,6 +260,17 @@ fn archive(shared: &Shared, setup: &SaverSetup, job: SaveJob) {
     done(outcome);
 }
 
+fn restore(shared: &Shared, setup: &SaverSetup, job: RestoreJob) {
+    let RestoreJob { session: name, left, restored, mark, of, at, done } = job;
+    let turn = Turn { left: &*left, restored: &*restored, mark: &mark, of: &of, at, abandon: &shared.abandon };
+    let outcome: RestoreOutcome = on_shelf(shared, &name, |shelf| shelf.switch(setup, &turn));
+    if let Err(why) = &outcome {
+        tracing::error!(session = %name, "Failed to restore: {why}");
+    }
+    drop((left, restored));
+    done(outcome);
+}
+
 fn unpin_idle(shared: &Shared, setup: &SaverSetup, now: Timestamp) {
     let slots: Vec<Slot> = locked(&shared.shelves).values().cloned().collect();
     for slot in slots {
@@ -240,11 +284,11 @@ fn unpin_idle(shared: &Shared, setup: &SaverSetup, now: Timestamp) {
 
 /// Does something with the session's files. The saver must survive a state that cannot be written: every later save
 /// depends on it.
-fn on_shelf(
+fn on_shelf<T>(
     shared: &Shared,
     name: &SessionName,
-    write: impl FnOnce(&mut Shelf) -> Result<Saved, SaveError>,
-) -> SaveOutcome {
+    write: impl FnOnce(&mut Shelf) -> Result<T, SaveError>,
+) -> Result<T, String> {
     let slot = locked(&shared.shelves).get(name).cloned().unwrap_or_default();
     let Some(shelf) = &mut *locked(&slot) else { return Err(format!("there is no session {name}")) };
     match catch_unwind(AssertUnwindSafe(|| write(shelf))) {
@@ -253,7 +297,7 @@ fn on_shelf(
     }
 }
 
-/// The next archive, or the next save, in the order they were asked for; `None` when the queue is closed and empty.
+/// The next archive, save or restore, each in the order they were asked for; `None` when the queue is closed and empty.
 fn next(shared: &Shared) -> Option<Task> {
     let mut queue = locked(&shared.queue);
     loop {
@@ -268,6 +312,10 @@ fn next(shared: &Shared) -> Option<Task> {
             let pending = queue.pending.remove(&name)?;
             queue.working = true;
             return Some(Task::Save(name, pending));
+        }
+        if let Some(job) = queue.restores.pop_front() {
+            queue.working = true;
+            return Some(Task::Restore(Box::new(job)));
         }
         if queue.closed {
             return None;

@@ -1,6 +1,7 @@
 """What is there after a crash, a restore, a full disk: everything that anybody has seen, and nobody who writes on top of it."""
 
 import contextlib
+import json
 import random
 import shutil
 import subprocess
@@ -210,6 +211,51 @@ def restores_disconnect_everybody():
     for_each((by_copy, by_copy_after_a_crash, by_copy_while_running, by_command), one)
 
 
+def a_restore_while_it_runs_disconnects_everybody():
+    """Clients of all versions edit while a backup is restored under them, three times: all are told, none writes on top."""
+    with Hotset(SAVE_INTERVAL=3600, MAX_BACKUPS=100) as daemon, Crew(daemon.folder) as crew:
+        daemon.start()
+        peers, keys = running(crew, daemon, *VERSIONS)
+        peers[0].edit(keys["mesh"], vertices=["as it was"])
+        Board(peers[0]).add("paint it")
+        until_kept(peers[-1], lambda tasks, _: tasks, "a task")
+        wanted = settle(peers)
+        done = daemon.run("backups", "create", "--json")
+        backup = json.loads(done.stdout)["backup"]
+        waiting = crew.hire("0.9.12").connect(daemon, "in between")
+        for round_ in range(3):
+            for number, peer in enumerate(peers):
+                log = daemon.folder / f"live-restore-{round_}-{number}.log"
+                peer.ask("load", log=str(log), rate=50, seed=10 * round_ + number)
+                peer.ask("lock", uuids=[sorted(keys.values())[number]])
+            time.sleep(1)
+            done = daemon.run("restore", backup, "--json")
+            expect(done.returncode, 0, f"hotset restore: {done.stdout}{done.stderr}")
+            answer = json.loads(done.stdout)
+            for peer in [*peers, waiting]:
+                reason = peer.until_gone("session restored to the snapshot of", "connect again", timeout=20)
+                expect(answer["time"] in reason, True, f"{peer} was told {reason!r}")
+            # Nobody comes back by himself, also not those whose lines do.
+            fresh = crew.hire("0.10.3").join(daemon, "fresh")
+            time.sleep(2)
+            expect(settle([fresh], nodes=len(wanted)), wanted, f"the nodes after restore {round_}")
+            fresh.until_users("fresh")
+            expect({fresh.owner(key) for key in keys.values()}, {"COMMON"}, "locks")
+            for peer in peers:
+                peer.ask("load_end")
+                peer.join(daemon, peer.name)
+            waiting.join(daemon, "in between")
+            expect(settle([fresh, *peers, waiting], nodes=len(wanted)), wanted, f"what everybody has after restore {round_}")
+            peers[round_].edit(keys["mesh"], vertices=["after the restore", round_])
+            settle([fresh, *peers, waiting], nodes=len(wanted))
+            fresh.leave()
+        daemon.kill()
+        daemon.start()
+        newcomer = crew.hire("0.10.3").join(daemon, "newcomer")
+        seen = settle([newcomer], nodes=len(wanted))
+        expect({key for key in wanted if seen[key] != wanted[key]}, {keys["mesh"]}, "what differs from the backup after a kill")
+
+
 # --- the end of a project ----------------------------------------------------------------------------------------
 
 
@@ -357,5 +403,5 @@ def what_anybody_has_seen_survives_kills():
 SCENARIOS = [
     all_is_there_after_everybody_has_left_and_a_kill, zeromq_clients_do_not_notice_a_restart,
     what_a_surviving_client_had_under_way_is_not_held_against_it, restores_disconnect_everybody,
-    the_end_of_a_project_sends_everybody_away_and_the_next_one_begins, a_full_disk_is_told_and_loses_nothing, what_anybody_has_seen_survives_kills,
+    a_restore_while_it_runs_disconnects_everybody, the_end_of_a_project_sends_everybody_away_and_the_next_one_begins, a_full_disk_is_told_and_loses_nothing, what_anybody_has_seen_survives_kills,
 ]  # fmt: skip

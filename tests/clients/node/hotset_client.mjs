@@ -428,7 +428,7 @@ export class Client {
           if (this[key] !== undefined) hello[key] = this[key];
         }
         if (resume && this.run && this.replica.seq) {
-          hello.resume = { branch: this.branch, run: this.run, seq: this.replica.seq };
+          hello.resume = { branch: this.branch, run: this.run, seq: this.replica.seq, op: this.nextOp - 1 };
         }
         socket.send(encode(hello, this.format));
       };

@@ -421,7 +421,7 @@ class Client:
             if getattr(self, key) is not None:
                 hello[key] = getattr(self, key)
         if resume and self.run and self.replica.seq:
-            hello["resume"] = {"branch": self.branch, "run": self.run, "seq": self.replica.seq}
+            hello["resume"] = {"branch": self.branch, "run": self.run, "seq": self.replica.seq, "op": self.next_op - 1}
         await self.socket.send(encode(hello, self.format))
         self.reader = asyncio.create_task(self.read())
         done = asyncio.create_task(self.complete.wait())
