@@ -211,7 +211,7 @@ fn no_torn_write_loses_anything() {
             let what = format!("cut {number} of {total}, mask {mask:b}");
             client.check(&recovered(&disk.crash_image(Survival::Mask(mask)), &what), &what);
         }
-        for seed in 0..if masks == 0 { if long() { 10_000 } else { 12 } } else { 0 } {
+        for seed in 0..if masks == 0 { if long() { 2_000 } else { 12 } } else { 0 } {
             let what = format!("cut {number} of {total}, seed {seed}");
             client.check(&recovered(&disk.crash_image(Survival::Seed(seed)), &what), &what);
         }
