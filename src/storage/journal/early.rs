@@ -81,7 +81,8 @@ pub(super) struct StagedEarly {
 }
 
 impl StagedEarly {
-    /// Stages the next piece of what is first in the queue. Returns its size: 0 if nobody wants what is there.
+    /// Stages what is next in the queue: a piece of something large, or as much as that of what is smaller. Returns its
+    /// size: 0 if nobody wants what is there.
     pub(super) fn stage_piece(
         &mut self,
         session: &SessionName,
@@ -89,7 +90,10 @@ impl StagedEarly {
         piece_bytes: usize,
         log: &mut Log,
     ) -> usize {
-        while let Some(first) = queue.front_mut() {
+        let (mut staged, mut left) = (0, piece_bytes);
+        while left > 0
+            && let Some(first) = queue.front_mut()
+        {
             let Some(early) = first.early.upgrade() else {
                 if let Some(blob) = first.blob {
                     log.give_up(blob);
@@ -98,12 +102,13 @@ impl StagedEarly {
                 continue;
             };
             let bytes = early.bytes();
-            let end = bytes.len().min(first.written + piece_bytes);
+            let end = bytes.len().min(first.written + left);
             let piece = &bytes[first.written..end];
             let blob = *first.blob.get_or_insert(log.next_batch());
             let effect = if first.written == 0 { Effect::BlobBegun(blob) } else { Effect::Nothing };
             let payload = encode_chunk(blob, first.written as u64, piece);
-            let staged = payload.len();
+            left -= piece.len();
+            staged += payload.len();
             let is_last = end == bytes.len();
             let batch_no = log.stage(Kind::Chunk, if is_last { FLAG_LAST } else { 0 }, 0, payload, effect);
             first.crc = crc32c::crc32c_append(first.crc, piece);
@@ -114,9 +119,8 @@ impl StagedEarly {
                 self.last_pieces.insert(batch_no, (session.clone(), Weak::clone(&first.early)));
                 queue.pop_front();
             }
-            return staged;
         }
-        0
+        staged
     }
 
     /// A record refers to these blobs.

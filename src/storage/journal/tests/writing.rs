@@ -385,3 +385,18 @@ fn the_daemons_own_settings_work_on_real_files() {
     assert!(seqs(&seen, "a").len() == 500 && seqs(&seen, "big") == [1, 2, 3]);
     assert!(seen["big"].iter().all(|(seq, bytes)| *bytes == body("big", *seq, 6 << 20)));
 }
+
+#[test]
+fn large_parts_that_are_no_more_than_a_piece_together_share_a_sync() {
+    let disk = SimDisk::new();
+    let writer = open(&disk, small(), 1);
+    let early: Vec<_> = (0..8).map(|n| Arc::new(Early::new(vec![n; 500].into()))).collect();
+    let before = writer.stats().syncs;
+    writer.prepare(&session("a"), &early);
+    assert!((0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        early.iter().all(|early| early.is_durable())
+    }));
+    let syncs = writer.stats().syncs - before;
+    assert!(syncs <= 3, "{syncs}");
+}
