@@ -1,9 +1,10 @@
 //! Sharing a session's time: how long a turn may take, and the edits that wait for their turn. Connections take turns,
 //! one edit each, so nobody waits for all that somebody else has asked for.
 
-use super::request::Edit;
+use super::request::{Edit, Work};
 use super::subscriber::Subscriber;
 use crate::ops::clock;
+use crate::session::Operation;
 use crate::storage::Early;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ const WORK_MAX: u64 = 64 << 20;
 /// Edits that may wait before nothing more is taken: as many as fit into the inbox.
 const EDITS_MAX: usize = 64 << 10;
 
-/// Bytes of large edits likewise: four of the largest.
-const EARLY_BYTES_MAX: usize = 256 << 20;
+/// Bytes of edits likewise: four of the largest.
+const BYTES_MAX: usize = 256 << 20;
 
 /// How much of its time a turn has used.
 #[derive(Debug, Default)]
@@ -71,7 +72,7 @@ pub(super) struct Backlog {
     /// Those whose next edit has large parts on their way to the disk.
     parked: Vec<Waiting>,
     edits: usize,
-    early_bytes: usize,
+    bytes: usize,
     /// Nobody waits for the disk: what waits is to be refused.
     lets_all_pass: bool,
 }
@@ -94,8 +95,12 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    fn early_bytes(&self) -> usize {
-        self.early.iter().map(|early| early.bytes().len()).sum()
+    /// What it holds, whether or not that is written before.
+    fn bytes(&self) -> usize {
+        match &self.edit.work {
+            Work::Operations(operations) => operations.iter().map(Operation::size_hint).sum(),
+            Work::Save => 0,
+        }
     }
 }
 
@@ -114,7 +119,7 @@ impl Backlog {
     /// Adds an edit behind those of the same connection. `Err` with its number: too much waits already.
     pub(super) fn push(&mut self, subscriber: &Arc<Subscriber>, queued: Queued) -> Result<(), u64> {
         let mut waiting = self.ring.iter_mut().chain(&mut self.parked);
-        let early_bytes = queued.early_bytes();
+        let bytes = queued.bytes();
         match waiting.find(|waiting| waiting.subscriber.connection == subscriber.connection) {
             Some(waiting) if waiting.work > 0 && waiting.work + queued.work > WORK_MAX => return Err(queued.edit.op),
             Some(waiting) => {
@@ -127,7 +132,7 @@ impl Backlog {
             }
         }
         self.edits += 1;
-        self.early_bytes += early_bytes;
+        self.bytes += bytes;
         Ok(())
     }
 
@@ -144,7 +149,7 @@ impl Backlog {
         let mut waiting = self.ring.pop_front()?;
         let queued = waiting.edits.pop_front()?;
         self.edits -= 1;
-        self.early_bytes -= queued.early_bytes();
+        self.bytes -= queued.bytes();
         waiting.work -= queued.work;
         let subscriber = Arc::clone(&waiting.subscriber);
         if !waiting.edits.is_empty() {
@@ -165,7 +170,7 @@ impl Backlog {
         self.ring.retain(others);
         self.parked.retain(others);
         let left = || self.ring.iter().chain(&self.parked).flat_map(|waiting| &waiting.edits);
-        (self.edits, self.early_bytes) = (left().count(), left().map(Queued::early_bytes).sum());
+        (self.edits, self.bytes) = (left().count(), left().map(Queued::bytes).sum());
     }
 
     /// Whether edits of this connection wait.
@@ -190,15 +195,15 @@ impl Backlog {
 
     /// Whether more should wait in the inbox instead.
     pub(super) fn is_full(&self) -> bool {
-        self.edits >= EDITS_MAX || self.early_bytes >= EARLY_BYTES_MAX
+        self.edits >= EDITS_MAX || self.bytes >= BYTES_MAX
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::Work;
-    use crate::session::{ClientId, MemberName, Role};
+    use crate::session::{ClientId, MemberName, NodeId, NodePatch, PayloadChange, Role};
+    use bytes::Bytes;
 
     fn subscriber(name: &str) -> Arc<Subscriber> {
         Subscriber::new(MemberName::new(name).unwrap(), Role::Member, ClientId(1))
@@ -239,5 +244,25 @@ mod tests {
         backlog.forget(&bob);
         assert!(!backlog.holds(&bob) && backlog.holds(&alice));
         assert_eq!(order(&mut backlog), [("alice".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn bytes_that_wait_count_whether_or_not_they_are_written_before() {
+        let mut backlog = Backlog::default();
+        let alice = subscriber("alice");
+        let base = Bytes::from(vec![7; 1 << 20]);
+        for op in 0..256 {
+            assert!(!backlog.is_full());
+            let patch = NodePatch { payload: Some(PayloadChange::Append(base.clone())), ..NodePatch::default() };
+            let id = NodeId::new("chair").unwrap();
+            let operation = Operation::NodePatch { id, patch, if_revision: None };
+            let edit = Edit { op, work: Work::Operations(vec![operation]) };
+            backlog.push(&alice, Queued { edit, work: 0, early: Vec::new() }).unwrap();
+        }
+        assert!(backlog.is_full());
+        backlog.next().unwrap();
+        assert!(!backlog.is_full());
+        backlog.forget(&alice);
+        assert_eq!(backlog.bytes, 0);
     }
 }

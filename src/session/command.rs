@@ -218,6 +218,26 @@ pub struct TaskPatch {
     pub node: Option<Option<NodeId>>,
 }
 
+impl Operation {
+    /// About how many bytes it holds.
+    pub fn size_hint(&self) -> usize {
+        64 + match self {
+            Self::NodePut(put) => put.size_hint(),
+            Self::NodePatch { patch, .. } => patch.size_hint(),
+            Self::TaskPut(put) => put.title.len() + put.description.len() + 320,
+            Self::TaskPatch { patch, .. } => patch.description.as_ref().map_or(0, |text| text.len()) + 640,
+            Self::ChatPost(draft) => draft.text.len(),
+            Self::MemberSet { metadata } => metadata.len(),
+            Self::SettingSet { value, .. } => value.as_ref().map_or(0, Bytes::len),
+            Self::NodeRemove { .. }
+            | Self::NodeLock { .. }
+            | Self::NodeUnlock { .. }
+            | Self::TaskRemove { .. }
+            | Self::SessionClear { .. } => 0,
+        }
+    }
+}
+
 impl NodePut {
     /// About how many bytes it takes in the journal.
     pub(super) fn size_hint(&self) -> usize {
