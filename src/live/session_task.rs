@@ -52,6 +52,8 @@ pub(super) struct SessionTask {
     backlog: Backlog,
     /// Large edits by the daemon.
     daemon_edits: Vec<DaemonEdit>,
+    /// Bytes of large edits that were written, or are, since the last save, and that are in no event.
+    unused: usize,
     /// Some may have gone of whom edits still wait.
     departing: bool,
     plan: SavePlan,
@@ -108,6 +110,7 @@ impl SessionTask {
             records: Vec::new(),
             backlog: Backlog::default(),
             daemon_edits: Vec::new(),
+            unused: 0,
             departing: false,
             plan: SavePlan::new(interval, origin.saved, now),
             saves_awaited: Vec::new(),
@@ -251,6 +254,7 @@ impl SessionTask {
 
     fn accept(&mut self, event: Event, early: Vec<Arc<Early>>) -> u64 {
         let event = Arc::new(event);
+        self.unused = self.unused.saturating_sub(early.iter().map(|early| early.bytes().len()).sum());
         self.state.evolve(&event);
         self.records.push(Record { early, ..Record::new(event.seq, Arc::new(EventRecord(Arc::clone(&event)))) });
         self.pending.event(Arc::clone(&event));

@@ -14,6 +14,10 @@ use tokio::sync::oneshot;
 /// Bytes from which it is worth a sync of its own.
 const LARGE: usize = 256 << 10;
 
+/// Bytes that may be written in vain between saves, and wait. Only a save lets the journal go of anything, and edits that
+/// are refused cause none: beyond this they are written once they are decided.
+const UNUSED_MAX: usize = 512 << 20;
+
 /// A large edit by the daemon that waits for the disk.
 pub(super) struct DaemonEdit {
     pub(super) operations: Vec<Operation>,
@@ -53,7 +57,7 @@ impl SessionTask {
     }
 
     /// Begins to write what the edit carries, if that is much and the edit has a chance.
-    fn prepare_edit(&self, subscriber: &Subscriber, edit: Edit, at: Timestamp) -> (Edit, Vec<Arc<Early>>) {
+    fn prepare_edit(&mut self, subscriber: &Subscriber, edit: Edit, at: Timestamp) -> (Edit, Vec<Arc<Early>>) {
         let Edit { op, work: Work::Operations(operations) } = edit else { return (edit, Vec::new()) };
         let large = large_parts(&operations);
         let may = || {
@@ -75,7 +79,11 @@ impl SessionTask {
         (Edit { op, work: Work::Operations(operations) }, early)
     }
 
-    fn begin_early(&self, parts: Vec<Bytes>) -> Vec<Arc<Early>> {
+    fn begin_early(&mut self, parts: Vec<Bytes>) -> Vec<Arc<Early>> {
+        if self.unused >= UNUSED_MAX {
+            return Vec::new();
+        }
+        self.unused += parts.iter().map(Bytes::len).sum::<usize>();
         let early: Vec<_> = parts.into_iter().map(|bytes| Arc::new(Early::new(bytes))).collect();
         self.store.prepare(&self.name, &early);
         early

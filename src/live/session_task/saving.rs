@@ -153,6 +153,7 @@ impl SessionTask {
             self.shared.set_unsaved(!self.plan.is_clean(self.state.seq()));
         }
         if let Ok(saved) = &outcome {
+            self.unused = 0;
             self.shared.subscribers.tell_all(&Note::Saved(Arc::new(saved.clone())));
         }
         let reached = saved.unwrap_or(u64::MAX);

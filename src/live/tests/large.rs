@@ -153,3 +153,37 @@ async fn who_goes_with_a_large_edit_under_way_leaves_when_it_is_done() {
     let state = stage.session.state().await.unwrap();
     assert_eq!((state.online().count(), state.nodes().count()), (1, 1));
 }
+
+#[tokio::test]
+async fn what_is_refused_again_and_again_is_not_written_for_ever() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    let data: bytes::Bytes = [b"\"".to_vec(), vec![b'a'; 16 << 20], b"\"".to_vec()].concat().into();
+    let mut op = 0;
+    let mut written = async || {
+        op += 1;
+        let payload = Some(PayloadChange::Replace(Payload::Json(data.clone())));
+        let patch = NodePatch { payload, ..NodePatch::default() };
+        let patch = Operation::NodePatch { id: NodeId::new("nowhere").unwrap(), patch, if_revision: None };
+        alice.edit(vec![Edit { op, work: Work::Operations(vec![patch]) }]).await.unwrap();
+        settle().await;
+        let early = stage.disk.early();
+        stage.disk.prepared(&early);
+        stage.sync().await;
+        assert_eq!(rejections(&alice), [(op, "not_found")]);
+        early.len()
+    };
+    let mut total = 0;
+    for _ in 0..40 {
+        total += written().await;
+    }
+    assert!((30..36).contains(&total), "{total}");
+    alice.edit(vec![Edit { op: 1_000, work: Work::Save }]).await.unwrap();
+    settle().await;
+    let job = stage.disk.take_save().unwrap();
+    let saved = saved(&job);
+    (job.done)(Ok(saved));
+    settle().await;
+    alice.subscriber().take_notes();
+    assert_eq!(written().await, 1, "the journal may have let go of it");
+}
