@@ -1,4 +1,4 @@
-//! Commands that ask the running daemon: status, save, backups, export, healthcheck.
+//! Commands that ask the running daemon: status, save, backups, restore, export, healthcheck.
 
 use super::exit::{Exit, Failure};
 use super::http::{Daemon, Response};

@@ -65,6 +65,11 @@ impl Ear {
         self.restored.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// The task is to have another turn.
+    pub(super) fn again(&self) {
+        self.notify.notify_one();
+    }
+
     /// A connection has ended.
     pub(super) fn departed(&self) {
         self.departures.store(true, Ordering::Release);

@@ -119,7 +119,7 @@ pub enum ArchiveError {
     #[error("there is nothing to archive: the session is empty")]
     Empty,
     /// Somebody else is at it.
-    #[error("the session is being archived already")]
+    #[error("the session is being archived or restored already: try again in a moment")]
     Busy,
     /// The backup could not be made; says why.
     #[error("nothing was cleared, because no archive could be made: {0}")]

@@ -24,7 +24,7 @@ pub trait Machine: Clone + Send + 'static {
     fn load_section(&mut self, tag: [u8; 4], schema: u16, body: &[u8]) -> Result<(), BadContent>;
     /// Checks the invariants of what was loaded, and its `seq` and counts against the snapshot's header.
     fn finish_load(&mut self, seq: u64, summary: &Summary) -> Result<(), BadContent>;
-    /// Writes the whole state as sections. Runs on the saver's thread; uses little memory (sections of about 4 MiB).
+    /// Writes the whole state as sections. Runs on the saver's thread; uses little memory (sections of about 1 MiB).
     fn write_sections(&self, out: &mut dyn Sections) -> std::io::Result<()>;
     /// Applies the journal record with this `seq`, which is always `self.seq() + 1`.
     fn apply(&mut self, seq: u64, body: &[u8]) -> Result<(), BadContent>;
@@ -210,7 +210,7 @@ pub struct RestoreJob {
     pub done: Box<dyn FnOnce(RestoreOutcome) + Send>,
 }
 
-/// How a restore ended. After an error everything is as it was, but for what the error says.
+/// How a restore ended. After an error the session is where it was, but for what the error says; it has been saved.
 pub type RestoreOutcome = Result<Switched, String>;
 
 /// A session has been put onto its new branch: whatever is appended from now on is of that.

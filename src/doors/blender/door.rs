@@ -162,6 +162,8 @@ impl BlenderDoor {
 
     fn room_of(&self, handle: SessionHandle) -> Arc<Room> {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another task may go on with the session since somebody looked.
+        let handle = self.directory.get(&self.session).unwrap_or(handle);
         if let Some(room) = &*room
             && Arc::ptr_eq(room.handle.shared(), handle.shared())
         {

@@ -53,8 +53,7 @@ impl SessionTask {
         if by.is_some_and(Subscriber::is_retired) {
             return Some(BEGUN_ANEW.into());
         }
-        let under_way = || self.archiving.is_some().then_some(UNDER_WAY).or_else(|| self.restore_under_way());
-        self.refuses_writes().or_else(|| under_way().map(Into::into))
+        self.refuses_writes().or_else(|| self.archiving.is_some().then(|| UNDER_WAY.into()))
     }
 
     /// Ends: what the saver has kept is cleared.

@@ -18,7 +18,7 @@ const LARGE: usize = 256 << 10;
 /// are refused cause none: beyond this they are written once they are decided.
 const UNUSED_MAX: usize = 512 << 20;
 
-/// A large edit by the daemon that waits for the disk.
+/// An edit by the daemon that waits: for the disk, because it is large, or for the end of a restore.
 pub(super) struct DaemonEdit {
     pub(super) operations: Vec<Operation>,
     pub(super) by: Option<Arc<Subscriber>>,
@@ -70,12 +70,14 @@ impl SessionTask {
         let key = OpKey { client: subscriber.client, op };
         // Bytes that nobody looks into are decided upon in no time.
         let is_cheap = self.state.work_of(Some(key), &operations) == 0;
-        let command = Command::Edit { op: Some(key), operations };
-        let author = Author { name: subscriber.name.clone(), role: subscriber.role };
-        let decide = || self.state.decide(&command, &author, at, &self.settings.borrow().limits);
-        let has_a_chance = !is_cheap || matches!(decide(), Ok(Decision::New(_)));
+        let decide = || {
+            let command = Command::Edit { op: Some(key), operations: operations.clone() };
+            let author = Author { name: subscriber.name.clone(), role: subscriber.role };
+            self.state.decide(&command, &author, at, &self.settings.borrow().limits)
+        };
+        // What the same connection has asked for before, and waits, may give it one.
+        let has_a_chance = !is_cheap || self.backlog.holds(subscriber) || matches!(decide(), Ok(Decision::New(_)));
         let early = if has_a_chance { self.begin_early(large) } else { Vec::new() };
-        let Command::Edit { operations, .. } = command else { return (Edit { op, work: Work::Save }, Vec::new()) };
         (Edit { op, work: Work::Operations(operations) }, early)
     }
 
@@ -103,7 +105,7 @@ impl SessionTask {
         }
         let early = self.begin_early(large_parts(&operations));
         let edit = DaemonEdit { operations, by, reply, early };
-        if edit.early.is_empty() {
+        if edit.early.is_empty() && !self.is_restoring() {
             return Some(edit);
         }
         self.daemon_edits.push(edit);
@@ -114,7 +116,8 @@ impl SessionTask {
     pub(super) fn go_on_with_large_edits(&mut self, budget: &mut Budget, at: Timestamp) {
         let refused = self.refuses_writes().is_some();
         self.backlog.unpark(refused);
-        let ready = |edit: &mut DaemonEdit| refused || is_durable(&edit.early);
+        let held = self.is_restoring();
+        let ready = |edit: &mut DaemonEdit| refused || (!held && is_durable(&edit.early));
         let ready: Vec<_> = self.daemon_edits.extract_if(.., ready).collect();
         for edit in ready {
             match self.refuses_daemon(edit.by.as_deref()) {

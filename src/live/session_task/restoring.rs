@@ -57,11 +57,6 @@ impl SessionTask {
         !matches!(self.restoring, Restoring::No)
     }
 
-    /// Why nothing may be changed because of a restore.
-    pub(super) fn restore_under_way(&self) -> Option<&'static str> {
-        self.is_restoring().then_some(UNDER_WAY)
-    }
-
     /// Whether another task goes on.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.restoring, Restoring::Over)
@@ -90,12 +85,21 @@ impl SessionTask {
         }
         let trouble = self.ear.current_trouble();
         let is_quiet = self.ear.durable_seq() >= self.state.seq() && self.pending.is_empty() && !self.plan.is_saving();
-        if trouble.is_none() && !is_quiet {
+        let refused = if self.draining {
+            Some(RestoreFailed::Stopping)
+        } else {
+            trouble.map(|trouble| RestoreFailed::ReadOnly(trouble.message))
+        };
+        if refused.is_none() && !is_quiet {
             return;
         }
         let Restoring::Quieting(chosen, reply) = std::mem::take(&mut self.restoring) else { return };
-        match trouble {
-            Some(trouble) => _ = reply.send(Err(RestoreFailed::ReadOnly(trouble.message))),
+        match refused {
+            Some(why) => {
+                _ = reply.send(Err(why));
+                // What has waited, and the trouble itself, are for the next turn.
+                self.ear.again();
+            }
             None => self.hand_over(*chosen, reply, at),
         }
     }
@@ -136,10 +140,7 @@ impl SessionTask {
         let Next { state, mark, mut restored } = next;
         let Switched { kept, saved } = match outcome {
             Ok(switched) => switched,
-            Err(why) => {
-                tracing::error!(session = %self.name, "Nothing was restored: {why}");
-                return drop(reply.send(Err(RestoreFailed::Failed(why))));
-            }
+            Err(why) => return drop(reply.send(Err(RestoreFailed::Failed(why)))),
         };
         restored.kept = kept;
         self.restoring = Restoring::Over;
@@ -191,15 +192,19 @@ impl SessionTask {
         }
         match request {
             Request::Join { reply, .. } => _ = reply.send(Err(JoinError::Restoring)),
-            Request::DaemonEdit { reply, .. } => _ = reply.send(Err(EditError::ReadOnly(UNDER_WAY.into()))),
-            Request::Archive { reply } => _ = reply.send(Err(ArchiveError::Failed(UNDER_WAY.into()))),
+            Request::DaemonEdit { reply, .. } if self.is_over() => {
+                _ = reply.send(Err(EditError::ReadOnly(RESTORED.into())));
+            }
+            Request::Archive { reply } => _ = reply.send(Err(ArchiveError::Busy)),
             Request::Restore { reply, .. } => _ = reply.send(Err(RestoreFailed::Busy)),
             Request::Save { reply, .. } => {
                 if let Some(reply) = reply {
                     _ = reply.send(Err(UNDER_WAY.to_owned()));
                 }
             }
-            Request::Edits { .. } | Request::State { .. } | Request::Drain { .. } => return Some(request),
+            Request::Edits { .. } | Request::DaemonEdit { .. } | Request::State { .. } | Request::Drain { .. } => {
+                return Some(request);
+            }
         }
         None
     }

@@ -187,3 +187,15 @@ async fn what_is_refused_again_and_again_is_not_written_for_ever() {
     alice.subscriber().take_notes();
     assert_eq!(written().await, 1, "the journal may have let go of it");
 }
+
+#[tokio::test]
+async fn a_change_of_what_is_still_on_its_way_is_written_early_too() {
+    let stage = stage_with(Session::default());
+    let (_, alice) = stage.join("alice").await;
+    put_large(&alice, 1, "chair").await;
+    let patch = NodePatch { payload: Some(PayloadChange::Append(vec![8; 300 << 10].into())), ..NodePatch::default() };
+    let patch = Operation::NodePatch { id: NodeId::new("chair").unwrap(), patch, if_revision: None };
+    alice.edit(vec![Edit { op: 2, work: Work::Operations(vec![patch]) }]).await.unwrap();
+    settle().await;
+    assert_eq!(stage.disk.early().len(), 2);
+}

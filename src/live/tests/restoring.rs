@@ -253,6 +253,7 @@ async fn a_session_that_cannot_be_written_is_not_restored() {
     stage.disk.trouble(Some("the disk is full"));
     settle().await;
     assert_eq!(asked.await.unwrap(), Err(RestoreFailed::ReadOnly("the disk is full".into())));
+    assert!(matches!(stage.session.shared().mode(), Mode::ReadOnly(_)), "it is told at once");
     let asked = house.ask(&Session::default()).await;
     assert_eq!(asked.await.unwrap(), Err(RestoreFailed::ReadOnly("the disk is full".into())));
     assert!(house.job().is_none());
@@ -301,9 +302,7 @@ async fn one_thing_at_a_time_becomes_of_a_session() {
     let again = house.ask(&Session::default()).await;
     assert_eq!(again.await.unwrap(), Err(RestoreFailed::Busy));
     let refused = stage.at_once(stage.session.archive()).await;
-    assert!(matches!(refused, Err(ArchiveError::Failed(_))), "{refused:?}");
-    let refused = stage.at_once(stage.session.edit_as_daemon(Vec::new())).await;
-    assert!(matches!(refused, Err(EditError::ReadOnly(_))), "{refused:?}");
+    assert_eq!(refused, Err(ArchiveError::Busy));
     house.ends(badly).await;
     assert!(asked.await.unwrap().is_err());
     let session = stage.session.clone();
@@ -368,4 +367,41 @@ async fn a_large_edit_under_way_is_refused_with_the_others_or_made_when_the_rest
             assert_eq!(house.now().session.state().await.unwrap().nodes().count(), 0);
         }
     }
+}
+
+#[tokio::test]
+async fn the_daemons_own_edits_wait_for_a_restore_and_are_made_if_it_fails() {
+    for fails in [true, false] {
+        let house = house();
+        let stage = &house.stage;
+        let (_, alice) = stage.join("alice").await;
+        stage.say(&alice, 1, "x").await;
+        stage.sync().await;
+        let asked = house.ask(&Session::default()).await;
+        let put = vec![Operation::NodePut(node(&NodeId::new("chair").unwrap()))];
+        let session = stage.session.clone();
+        let editing = tokio::spawn(async move { session.edit_as_daemon(put).await });
+        settle().await;
+        assert!(!editing.is_finished());
+        house.ends(if fails { badly } else { well }).await;
+        assert_eq!(asked.await.unwrap().is_err(), fails);
+        stage.sync().await;
+        let edited = stage.at_once(editing).await.unwrap();
+        assert_eq!(edited.is_ok(), fails, "{edited:?}");
+        assert_eq!(house.now().session.state().await.unwrap().nodes().count(), usize::from(fails));
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_restore_that_has_not_begun() {
+    let house = house();
+    let stage = &house.stage;
+    let (_, alice) = stage.join("alice").await;
+    stage.say(&alice, 1, "x").await;
+    let asked = house.ask(&Session::default()).await;
+    assert_eq!(stage.at_once(stage.session.drain(false)).await, None);
+    assert_eq!(stage.at_once(asked).await.unwrap(), Err(RestoreFailed::Stopping));
+    assert!(house.job().is_none());
+    stage.sync().await;
+    assert!(told(&alice).contains(&"ack 1 2".to_owned()));
 }

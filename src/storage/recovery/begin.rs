@@ -357,9 +357,11 @@ impl From<SaveError> for OpenError {
     fn from(error: SaveError) -> Self {
         match error {
             SaveError::Io(error) | SaveError::Snapshot(SnapshotError::Io(error)) => Self::Io(error),
-            SaveError::Snapshot(_) | SaveError::Journal(_) | SaveError::ChangedByHand | SaveError::Abandoned => {
-                Self::Journal(error.to_string())
-            }
+            SaveError::Snapshot(_)
+            | SaveError::Journal(_)
+            | SaveError::ChangedByHand
+            | SaveError::NotPutBack(..)
+            | SaveError::Abandoned => Self::Journal(error.to_string()),
         }
     }
 }

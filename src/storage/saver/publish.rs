@@ -94,6 +94,12 @@ pub(crate) enum SaveError {
          file to go on"
     )]
     ChangedByHand,
+    /// A restore failed half way, and what it had begun could not be taken back.
+    #[error(
+        "{0}; and the snapshot of before could not be put back: {1}. The session goes on as before; at the next start the \
+         restored state takes its place, and what is newer is kept. Restart to go there now"
+    )]
+    NotPutBack(String, String),
     /// The daemon is stopping.
     #[error("abandoned because the daemon stops")]
     Abandoned,

@@ -1,4 +1,4 @@
-//! The saver's queue and thread: at most one pending save per session, archives before them, restores after them, and an
+//! The saver's queue and thread: at most one pending save per session, archives before them, a restore after those of its session, and an
 //! end with a deadline.
 
 use super::SaverSetup;
@@ -308,14 +308,17 @@ fn next(shared: &Shared) -> Option<Task> {
             queue.working = true;
             return Some(Task::Archive(job));
         }
+        // Others' saves need not be waited for, and somebody's edits wait for this.
+        let queued = &*queue;
+        let free = queued.restores.iter().position(|job| !queued.pending.contains_key(&job.session));
+        if let Some(job) = free.and_then(|at| queue.restores.remove(at)) {
+            queue.working = true;
+            return Some(Task::Restore(Box::new(job)));
+        }
         if let Some(name) = queue.order.pop_front() {
             let pending = queue.pending.remove(&name)?;
             queue.working = true;
             return Some(Task::Save(name, pending));
-        }
-        if let Some(job) = queue.restores.pop_front() {
-            queue.working = true;
-            return Some(Task::Restore(Box::new(job)));
         }
         if queue.closed {
             return None;

@@ -12,7 +12,6 @@ use crate::session::Timestamp;
 use crate::storage::backups::{self, Identity};
 use crate::storage::snapshot::{self, Header, Purpose, SnapshotId, Written};
 use crate::storage::{Branch, Record, SaveState, Saved, Switched};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,7 +41,8 @@ impl<'a> Turn<'a> {
 }
 
 impl Shelf {
-    /// Switches. After an error the shelf, the session's files and its branch are as they were.
+    /// Switches. After an error the session is where it was, on the branch where it was; it has been saved, and what would
+    /// have been kept may be there already.
     pub(super) fn switch(&mut self, setup: &SaverSetup, turn: &Turn<'_>) -> Result<Switched, SaveError> {
         self.save_what_is_left(setup, turn)?; // durability: S37
         let kept = self.keep_what_is_newer(setup, turn)?;
@@ -135,13 +135,7 @@ impl Shelf {
         if !self.link_previous(vfs, setup.lineage)? {
             return Err(SaveError::ChangedByHand);
         }
-        match vfs.link(&self.files.live(), aside) {
-            // Some file systems know no links.
-            Err(error) if !matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
-                return Err(error.into());
-            }
-            Ok(()) | Err(_) => {}
-        }
+        backups::link_or_copy(vfs, &self.files.live(), aside)?;
         if turn.abandon.load(Ordering::Acquire) { Err(SaveError::Abandoned) } else { Ok((identity, written)) }
     }
 
@@ -166,10 +160,7 @@ impl Shelf {
             Ok(()) => Err(error.into()),
             // It lies there under its name, durably or not: if not, a power cut leads to the restored state.
             Err(_) if self.examine_live(vfs).is_ok_and(|live| live == Live::Ours) => Err(error.into()),
-            Err(again) => Err(SaveError::Journal(format!(
-                "{error}; and the snapshot of before could not be put back: {again}. The session goes on as before; at \
-                 the next start the restored state takes its place, and what is newer is kept"
-            ))),
+            Err(again) => Err(SaveError::NotPutBack(error.to_string(), again.to_string())),
         }
     }
 
