@@ -433,11 +433,11 @@ fn say_blender(doors: &[BlenderPorts], access: &Access, data_dir: &FilePath) {
             tracing::info!("  Port of session {session}: {port} (0.9.10: also {}, {})", data.port(), ttl.port());
         }
     }
-    let password = match &access.server {
-        None => "leave it empty".to_owned(),
-        Some(_) => format!("shown by: hotset password show{}", data_dir_flag(data_dir)),
-    };
-    tracing::info!("  Password: {password}");
+    let shown = format!("shown by: hotset password show{}", data_dir_flag(data_dir));
+    tracing::info!("  Password: {}", if access.server.is_some() { &shown } else { "leave it empty" });
+    if access.admin.is_some() {
+        tracing::info!("  Admin password (for init and kick): {shown}");
+    }
 }
 
 /// What a command needs to find the data directory from anywhere; nothing for the usual one.
