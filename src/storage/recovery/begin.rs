@@ -268,11 +268,17 @@ impl Site<'_> {
         kept: Option<PathBuf>,
     ) -> Result<(M, Restored, Shelf), OpenError> {
         let Restore { mut machine, header, identity, reason, parent, highest_seq, beyond } = restore;
+        // What the state that is left had accepted lies before what comes now.
+        let mut highest_seq = highest_seq;
         match beyond {
-            Beyond::State(built) => machine.answers_for(&built.machine),
+            Beyond::State(built) => {
+                highest_seq = highest_seq.max(built.machine.seq());
+                machine.answers_for(&built.machine);
+            }
             Beyond::KeptAlready(path) => {
                 // It was whole a moment ago; without it, only the answers of lately are forgotten.
                 if let Ok((left, _)) = snapshot::load::<M>(&*self.vfs, &path) {
+                    highest_seq = highest_seq.max(left.seq());
                     machine.answers_for(&left);
                 }
             }
