@@ -268,25 +268,19 @@ impl Site<'_> {
         kept: Option<PathBuf>,
     ) -> Result<(M, Restored, Shelf), OpenError> {
         let Restore { mut machine, header, identity, reason, parent, highest_seq, beyond } = restore;
-        // What the state that is left had accepted lies before what comes now.
-        let mut highest_seq = highest_seq;
-        match beyond {
-            Beyond::State(built) => {
-                highest_seq = highest_seq.max(built.machine.seq());
-                machine.answers_for(&built.machine);
-            }
-            Beyond::KeptAlready(path) => {
-                // It was whole a moment ago; without it, only the answers of lately are forgotten.
-                if let Ok((left, _)) = snapshot::load::<M>(&*self.vfs, &path) {
-                    highest_seq = highest_seq.max(left.seq());
-                    machine.answers_for(&left);
-                }
-            }
-            Beyond::Nothing | Beyond::Unbuildable(_) => {}
+        let left = match beyond {
+            Beyond::State(built) => Some(built.machine),
+            // It was whole a moment ago; without it, only the answers of lately are forgotten.
+            Beyond::KeptAlready(path) => snapshot::load::<M>(&*self.vfs, &path).ok().map(|(left, _)| left),
+            Beyond::Nothing | Beyond::Unbuildable(_) => None,
+        };
+        if let Some(left) = &left {
+            machine.answers_for(left);
         }
         let name = &survey.files.name;
         let branch = Branch(random::u128());
-        let seq = highest_seq + 1;
+        // What the state that is left had accepted lies before what comes now.
+        let seq = highest_seq.max(left.map_or(0, |left| left.seq())) + 1;
         let source = source_of(&header);
         let body = machine.restored(seq, self.options.now, &source);
         journaling.control(Control::Branch {
